@@ -1,0 +1,23 @@
+//! The model of a swarmlet cluster and every decision about it.
+//!
+//! Core decides, shell acts: each function here takes the state, the time and a seed as
+//! arguments and returns commands. There is no clock, random source, lock, socket or thread
+//! in this crate, and it knows neither protobuf nor Raft, so that every bug in a decision is
+//! a unit test of a few lines.
+//!
+//! Start reading at [`model`] (the nouns), then [`command`] (the verbs), [`apply`] (what a
+//! verb does to the [`state`]), and then the deciders: [`orchestrator`] (which tasks there
+//! should be), [`scheduler`] (where they go), [`drain`] (when they may stop) and
+//! [`endpoints`] (who answers on a published port). [`invariants`] says what must hold after
+//! every step.
+
+pub mod apply;
+pub mod command;
+pub mod drain;
+pub mod endpoints;
+pub mod event;
+pub mod invariants;
+pub mod model;
+pub mod orchestrator;
+pub mod scheduler;
+pub mod state;

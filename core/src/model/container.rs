@@ -1,0 +1,204 @@
+//! What a task runs: containers, their resources, health check and restart policy.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::service::Placement;
+use super::time::nanoseconds;
+
+/// The template that a service's tasks are made of.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct TaskSpec {
+    /// The containers of one task; validated to exactly one for now.
+    pub containers: Vec<ContainerSpec>,
+    /// What the task may use, and what is set aside for it.
+    pub resources: ResourceRequirements,
+    /// When and how often it is started again.
+    pub restart: RestartPolicy,
+    /// Which nodes it may run on.
+    pub placement: Placement,
+}
+
+impl TaskSpec {
+    /// The container, or `None` for a specification that was never validated.
+    #[must_use]
+    pub fn container(&self) -> Option<&ContainerSpec> {
+        self.containers.first()
+    }
+}
+
+/// One container of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ContainerSpec {
+    /// Image reference (`docker` runtime) or path of an executable (`process` runtime).
+    pub image: String,
+    /// Replaces the image's entrypoint where it is not empty.
+    #[serde(rename = "Command")]
+    pub entrypoint: Vec<String>,
+    /// Replaces the image's arguments where it is not empty.
+    pub args: Vec<String>,
+    /// `NAME=value` pairs.
+    pub env: Vec<String>,
+    /// Labels of the container (not of the service).
+    pub labels: BTreeMap<String, String>,
+    /// Host name inside; the engine's choice where `None`.
+    pub hostname: Option<String>,
+    /// User and group to run as, in the engine's form (`user[:group]`).
+    pub user: Option<String>,
+    /// Working directory.
+    #[serde(rename = "Dir")]
+    pub workdir: Option<String>,
+    /// Files and volumes.
+    pub mounts: Vec<Mount>,
+    /// Signal that asks the container to finish; the image's own where `None`.
+    pub stop_signal: Option<String>,
+    /// How long it may take to finish before it is killed.
+    #[serde(serialize_with = "nanoseconds")]
+    pub stop_grace_period: Duration,
+    /// Replaces the image's health check.
+    #[serde(rename = "Healthcheck")]
+    pub health: Option<HealthCheck>,
+    /// Credentials for the registry of `image`, for every pull on every node.
+    #[serde(skip)]
+    pub registry_auth: Option<RegistryAuth>,
+}
+
+impl ContainerSpec {
+    /// Grace period of a container whose specification names none: Docker's 10 s.
+    pub const DEFAULT_STOP_GRACE_PERIOD: Duration = Duration::from_secs(10);
+}
+
+/// Credentials for a registry, in the form of Docker's `X-Registry-Auth` header (base64 of a
+/// JSON object). They are never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RegistryAuth(pub String);
+
+impl fmt::Debug for RegistryAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RegistryAuth(…)")
+    }
+}
+
+/// A file system that is mounted into a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Mount {
+    /// What is mounted.
+    #[serde(rename = "Type")]
+    pub kind: MountKind,
+    /// Host path (bind) or volume name (empty: an anonymous volume); unused for tmpfs.
+    pub source: String,
+    /// Absolute path inside the container.
+    pub target: String,
+    /// Whether the container may not write to it.
+    pub read_only: bool,
+}
+
+/// Kind of a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    /// A path of the host; it must exist.
+    Bind,
+    /// A volume of the engine.
+    Volume,
+    /// A file system in memory.
+    Tmpfs,
+}
+
+/// How the health of a container is found out, by the engine running a command in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct HealthCheck {
+    /// What is run.
+    pub test: HealthTest,
+    /// Time between two runs; the engine's default where `None`, as below.
+    pub interval: Option<Duration>,
+    /// How long one run may take.
+    pub timeout: Option<Duration>,
+    /// Failures do not count this long after the start.
+    pub start_period: Option<Duration>,
+    /// Failures in a row that make it unhealthy.
+    pub retries: Option<u32>,
+}
+
+/// What a health check runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub enum HealthTest {
+    /// The image's own command, with other timing.
+    Inherit,
+    /// A command for the container's shell.
+    Shell(String),
+    /// No check, not even the image's.
+    Disabled,
+}
+
+/// Limits and reservations of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ResourceRequirements {
+    /// The most it may use; zero is no limit.
+    pub limits: Resources,
+    /// What a node must have free to run it.
+    pub reservations: Resources,
+}
+
+/// An amount of CPU and memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Resources {
+    /// CPU in billionths of a core.
+    #[serde(rename = "NanoCPUs")]
+    pub nano_cpus: u64,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+}
+
+/// When a task that ended is replaced by another in its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RestartPolicy {
+    /// After which ends.
+    pub condition: RestartCondition,
+    /// The least time between the end of a task and the start of its successor. The
+    /// exponential back-off for tasks that keep failing comes on top.
+    #[serde(serialize_with = "nanoseconds")]
+    pub delay: Duration,
+    /// How often a slot is restarted within `window`; zero is without limit.
+    pub max_attempts: u32,
+    /// The time in which attempts count; zero is for ever.
+    #[serde(serialize_with = "nanoseconds")]
+    pub window: Duration,
+}
+
+impl Default for RestartPolicy {
+    /// Any end, without limit, at once. Docker waits 5 s even after the first failure; here
+    /// the back-off that grows with each failure makes that wait needless.
+    fn default() -> Self {
+        Self {
+            condition: RestartCondition::Any,
+            delay: Duration::ZERO,
+            max_attempts: 0,
+            window: Duration::ZERO,
+        }
+    }
+}
+
+/// Which ends of a task call for another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartCondition {
+    /// Every end.
+    #[default]
+    Any,
+    /// An end with a failure.
+    OnFailure,
+    /// None.
+    None,
+}

@@ -1,0 +1,34 @@
+//! The nouns of a cluster: plain structs, no behaviour beyond validation and defaults.
+//!
+//! They mirror Docker's `ServiceSpec`, `TaskSpec` and `NodeSpec` in meaning, field by field,
+//! so that a Docker-compatible API and Compose files are translations and never a second
+//! model. `Serialize` gives Docker's names (`PascalCase`) for `inspect` and `--format json`.
+
+mod cluster;
+mod container;
+mod id;
+mod node;
+mod ports;
+mod service;
+mod task;
+mod time;
+mod validate;
+
+pub use cluster::{Cluster, ClusterSpec, JoinSecret, RootCa};
+pub use container::{
+    ContainerSpec, HealthCheck, HealthTest, Mount, MountKind, RegistryAuth, ResourceRequirements,
+    Resources, RestartCondition, RestartPolicy, TaskSpec,
+};
+pub use id::{ClusterId, InvalidId, NodeId, ServiceId, TaskId};
+pub use node::{
+    Availability, ManagerInfo, Node, NodeDescription, NodeSpec, NodeState, NodeStatus, Platform,
+    PortProblem, Role, RuntimeKind,
+};
+pub use ports::{PortMode, PortSpec, Protocol};
+pub use service::{
+    Constraint, ConstraintOp, InvalidConstraint, LbPolicy, Placement, Service, ServiceMode,
+    ServiceSpec,
+};
+pub use task::{ContainerStatus, Draining, RestartHistory, Task, TaskPort, TaskState, TaskStatus};
+pub use time::{Timestamp, Version};
+pub use validate::{InvalidSpec, MAX_SPEC_BYTES};

@@ -1,0 +1,194 @@
+//! A node: one host of the cluster.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Serialize;
+
+use super::container::Resources;
+use super::id::NodeId;
+use super::ports::Protocol;
+use super::time::{Timestamp, Version};
+
+/// A node as the cluster keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Node {
+    /// Its identifier, which is also in its certificate.
+    #[serde(rename = "ID")]
+    pub id: NodeId,
+    /// Index of the last change.
+    pub version: Version,
+    /// When it joined.
+    pub created_at: Timestamp,
+    /// What the user wants of it.
+    pub spec: NodeSpec,
+    /// What it says of itself, from its first session on.
+    pub description: NodeDescription,
+    /// How it does.
+    pub status: NodeStatus,
+    /// Its place among the managers, while it is one.
+    #[serde(rename = "ManagerStatus")]
+    pub manager: Option<ManagerInfo>,
+    /// Published ports that it cannot serve.
+    pub port_problems: Vec<PortProblem>,
+}
+
+/// What the user wants of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeSpec {
+    /// Its role.
+    pub role: Role,
+    /// Whether it takes tasks.
+    pub availability: Availability,
+    /// Labels for placement.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Role of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Runs tasks.
+    Worker,
+    /// Runs tasks and keeps a replica of the cluster's state.
+    Manager,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Worker => "worker",
+            Self::Manager => "manager",
+        })
+    }
+}
+
+/// Whether a node takes tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Availability {
+    /// It takes tasks.
+    Active,
+    /// It keeps its tasks and takes no more.
+    Pause,
+    /// Its tasks go elsewhere.
+    Drain,
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeDescription {
+    /// Host name.
+    pub hostname: String,
+    /// Address at which other nodes reach it and its tasks.
+    pub address: IpAddr,
+    /// Operating system and architecture.
+    pub platform: Platform,
+    /// CPU and memory that tasks may reserve: the machine's, less the system's reserve.
+    pub resources: Resources,
+    /// What runs its containers.
+    pub runtime: RuntimeKind,
+    /// Version of the engine; empty while it does not answer.
+    pub engine_version: String,
+    /// Labels of the engine.
+    pub engine_labels: BTreeMap<String, String>,
+    /// First and last port of the range that its agent gives to tasks.
+    pub task_ports: (u16, u16),
+    /// The newest schema version of the state that its program knows.
+    pub schema: u32,
+    /// Version of its program.
+    pub program_version: String,
+}
+
+/// Operating system and architecture, in Go's words as Docker's are (`linux`, `amd64`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Platform {
+    /// Operating system.
+    #[serde(rename = "OS")]
+    pub os: String,
+    /// Architecture.
+    #[serde(rename = "Architecture")]
+    pub arch: String,
+}
+
+/// What runs a node's containers; decided when it joins, and kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuntimeKind {
+    /// A Docker engine.
+    Docker,
+    /// Plain processes: an image is an executable's path.
+    Process,
+}
+
+impl fmt::Display for RuntimeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Docker => "docker",
+            Self::Process => "process",
+        })
+    }
+}
+
+/// How a node does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeStatus {
+    /// In one word.
+    pub state: NodeState,
+    /// Why, where it is not ready.
+    pub message: String,
+    /// Since when, by the leader's clock.
+    pub since: Timestamp,
+}
+
+/// State of a node as the leader sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// Its heartbeats arrive.
+    Ready,
+    /// They have stopped: no connection goes to it, nothing new is placed on it.
+    Unknown,
+    /// They have stopped for so long that its tasks are replaced.
+    Down,
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ready => "ready",
+            Self::Unknown => "unknown",
+            Self::Down => "down",
+        })
+    }
+}
+
+/// A manager's place in Raft.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ManagerInfo {
+    /// Its number among the voters; never given out twice.
+    #[serde(rename = "RaftID")]
+    pub raft_id: u64,
+    /// Where it takes calls of other nodes.
+    #[serde(rename = "Addr")]
+    pub address: SocketAddr,
+}
+
+/// A published port that a node cannot serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PortProblem {
+    /// The published port.
+    pub port: u16,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Why, in the system's words.
+    pub reason: String,
+}

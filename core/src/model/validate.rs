@@ -1,0 +1,192 @@
+//! What a service specification must fulfil, wherever it comes from.
+//!
+//! The leader checks it before a command is proposed, and the command line before it asks, so
+//! that a mistake is answered with the same sentence everywhere.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::container::{ContainerSpec, Mount, MountKind, TaskSpec};
+use super::ports::{PortMode, PortSpec, Protocol};
+use super::service::ServiceSpec;
+
+/// The largest service specification in bytes, as encoded: a log entry must hold it.
+pub const MAX_SPEC_BYTES: usize = 1 << 20;
+
+/// The longest name of a service: the container's name and its DNS label are made of it.
+const MAX_NAME: usize = 63;
+
+/// The most replicas of one service. A typing error (`ng=1000000`) must not fill the log.
+const MAX_REPLICAS: u32 = 100_000;
+
+/// Docker refuses a memory limit below this.
+const MIN_MEMORY_BYTES: u64 = 6 << 20;
+
+/// The longest time that a setting may ask for; beyond it a number was mistyped.
+const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A specification that cannot be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidSpec(pub String);
+
+impl ServiceSpec {
+    /// Checks everything that does not depend on the rest of the cluster.
+    ///
+    /// # Errors
+    /// [`InvalidSpec`] with the first thing found: what, which value, what is allowed.
+    pub fn validate(&self) -> Result<(), InvalidSpec> {
+        name(&self.name)?;
+        if self.mode.replicas() > MAX_REPLICAS {
+            return invalid(format!(
+                "{} replicas are too many: a service has at most {MAX_REPLICAS}",
+                self.mode.replicas()
+            ));
+        }
+        duration("drain timeout", self.drain_timeout)?;
+        self.task.validate()?;
+        ports(&self.ports)
+    }
+}
+
+impl TaskSpec {
+    /// Checks the template of a task.
+    ///
+    /// # Errors
+    /// As [`ServiceSpec::validate`].
+    pub fn validate(&self) -> Result<(), InvalidSpec> {
+        let [container] = self.containers.as_slice() else {
+            return invalid(format!(
+                "a task has exactly one container, not {}",
+                self.containers.len()
+            ));
+        };
+        container.validate()?;
+        let (limits, reservations) = (self.resources.limits, self.resources.reservations);
+        for (what, bytes) in [
+            ("limit", limits.memory_bytes),
+            ("reservation", reservations.memory_bytes),
+        ] {
+            if bytes != 0 && bytes < MIN_MEMORY_BYTES {
+                return invalid(format!(
+                    "memory {what} of {bytes} bytes is too small: at least 6MiB"
+                ));
+            }
+        }
+        if limits.nano_cpus != 0 && reservations.nano_cpus > limits.nano_cpus {
+            return invalid("the CPU reservation is larger than the limit".to_owned());
+        }
+        if limits.memory_bytes != 0 && reservations.memory_bytes > limits.memory_bytes {
+            return invalid("the memory reservation is larger than the limit".to_owned());
+        }
+        duration("restart delay", self.restart.delay)?;
+        duration("restart window", self.restart.window)
+    }
+}
+
+impl ContainerSpec {
+    fn validate(&self) -> Result<(), InvalidSpec> {
+        if self.image.is_empty() || self.image.contains(char::is_whitespace) {
+            return invalid(format!("invalid image reference {:?}", self.image));
+        }
+        for entry in &self.env {
+            if entry.starts_with('=') || entry.is_empty() || entry.contains('\0') {
+                return invalid(format!(
+                    "invalid environment variable {entry:?}: expected NAME=VALUE"
+                ));
+            }
+        }
+        duration("stop grace period", self.stop_grace_period)?;
+        if let Some(health) = &self.health {
+            for (what, value) in [
+                ("health interval", health.interval),
+                ("health timeout", health.timeout),
+                ("health start period", health.start_period),
+            ] {
+                duration(what, value.unwrap_or_default())?;
+            }
+        }
+        let mut targets = BTreeSet::new();
+        for mount in &self.mounts {
+            mount.validate()?;
+            if !targets.insert(&mount.target) {
+                return invalid(format!("two mounts at {}", mount.target));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Mount {
+    fn validate(&self) -> Result<(), InvalidSpec> {
+        if !self.target.starts_with('/') {
+            return invalid(format!(
+                "invalid mount target {:?}: expected an absolute path",
+                self.target
+            ));
+        }
+        match self.kind {
+            MountKind::Bind if !self.source.starts_with('/') => invalid(format!(
+                "invalid bind source {:?}: expected an absolute path",
+                self.source
+            )),
+            MountKind::Tmpfs if !self.source.is_empty() => invalid(format!(
+                "a tmpfs mount has no source, but {:?} was given",
+                self.source
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn name(name: &str) -> Result<(), InvalidSpec> {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    let bytes = name.as_bytes();
+    let well_formed = bytes.len() <= MAX_NAME
+        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.iter().all(|&b| inner(b));
+    if well_formed {
+        return Ok(());
+    }
+    invalid(format!(
+        "invalid service name {name:?}: 1 to {MAX_NAME} letters, digits, '-' or '_', the first and last a letter or digit"
+    ))
+}
+
+fn ports(ports: &[PortSpec]) -> Result<(), InvalidSpec> {
+    let mut published = BTreeSet::new();
+    for port in ports {
+        if port.target == 0 {
+            return invalid("invalid target port 0: expected 1 to 65535".to_owned());
+        }
+        if port.mode == PortMode::Ingress && port.protocol == Protocol::Udp {
+            return invalid(format!(
+                "port {}:{}/udp cannot be published through the ingress mesh: use mode=host",
+                port.published, port.target
+            ));
+        }
+        if port.published != 0 && !published.insert((port.published, port.protocol)) {
+            return invalid(format!(
+                "port {}/{} is published twice",
+                port.published, port.protocol
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn duration(what: &str, value: Duration) -> Result<(), InvalidSpec> {
+    if value <= MAX_DURATION {
+        return Ok(());
+    }
+    invalid(format!("{what} of {value:?} is too long: at most a year"))
+}
+
+fn invalid(message: String) -> Result<(), InvalidSpec> {
+    Err(InvalidSpec(message))
+}
+
+#[cfg(test)]
+#[path = "validate_tests.rs"]
+mod tests;

@@ -1,0 +1,145 @@
+use super::*;
+use crate::model::{LbPolicy, ServiceMode};
+
+fn spec(edit: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
+    let container = ContainerSpec {
+        image: "whoami".to_owned(),
+        ..ContainerSpec::default()
+    };
+    let mut spec = ServiceSpec {
+        name: "ng".to_owned(),
+        labels: std::collections::BTreeMap::new(),
+        mode: ServiceMode::Replicated { replicas: 1 },
+        task: TaskSpec {
+            containers: vec![container],
+            ..TaskSpec::default()
+        },
+        ports: Vec::new(),
+        lb_policy: LbPolicy::RoundRobin,
+        drain_timeout: ServiceSpec::DEFAULT_DRAIN_TIMEOUT,
+    };
+    edit(&mut spec);
+    spec
+}
+
+fn port(published: u16, target: u16, protocol: Protocol, mode: PortMode) -> PortSpec {
+    PortSpec {
+        target,
+        published,
+        protocol,
+        mode,
+    }
+}
+
+#[track_caller]
+fn check(edit: impl FnOnce(&mut ServiceSpec), expected: Result<(), &str>) {
+    let found = spec(edit).validate().map_err(|error| error.to_string());
+    assert_eq!(found, expected.map_err(str::to_owned));
+}
+
+#[test]
+fn a_plain_service_is_valid() {
+    check(|_| {}, Ok(()));
+    check(
+        |spec| spec.ports = vec![port(80, 80, Protocol::Tcp, PortMode::Ingress)],
+        Ok(()),
+    );
+    check(
+        |spec| {
+            spec.ports = vec![
+                port(53, 53, Protocol::Tcp, PortMode::Host),
+                port(53, 53, Protocol::Udp, PortMode::Host),
+            ];
+        },
+        Ok(()),
+    );
+}
+
+#[test]
+fn names_are_dns_labels() {
+    for bad in ["", "-a", "a-", "a b", "a.b", &"a".repeat(64)] {
+        let error = spec(|spec| spec.name = bad.to_owned())
+            .validate()
+            .unwrap_err();
+        assert!(
+            error
+                .0
+                .starts_with(&format!("invalid service name {bad:?}")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn ports_must_be_servable() {
+    check(
+        |spec| spec.ports = vec![port(80, 0, Protocol::Tcp, PortMode::Ingress)],
+        Err("invalid target port 0: expected 1 to 65535"),
+    );
+    check(
+        |spec| spec.ports = vec![port(53, 53, Protocol::Udp, PortMode::Ingress)],
+        Err("port 53:53/udp cannot be published through the ingress mesh: use mode=host"),
+    );
+    check(
+        |spec| {
+            spec.ports = vec![
+                port(80, 80, Protocol::Tcp, PortMode::Ingress),
+                port(80, 81, Protocol::Tcp, PortMode::Ingress),
+            ];
+        },
+        Err("port 80/tcp is published twice"),
+    );
+}
+
+#[test]
+fn what_a_task_runs_is_checked() {
+    check(
+        |spec| spec.task.containers.clear(),
+        Err("a task has exactly one container, not 0"),
+    );
+    check(
+        |spec| spec.task.containers[0].image = "who ami".to_owned(),
+        Err("invalid image reference \"who ami\""),
+    );
+    check(
+        |spec| spec.task.containers[0].env = vec!["=x".to_owned()],
+        Err("invalid environment variable \"=x\": expected NAME=VALUE"),
+    );
+    check(
+        |spec| spec.task.resources.limits.memory_bytes = 1024,
+        Err("memory limit of 1024 bytes is too small: at least 6MiB"),
+    );
+    check(
+        |spec| {
+            spec.task.resources.limits.nano_cpus = 1;
+            spec.task.resources.reservations.nano_cpus = 2;
+        },
+        Err("the CPU reservation is larger than the limit"),
+    );
+    let mount = |kind, source: &str, target: &str| Mount {
+        kind,
+        source: source.to_owned(),
+        target: target.to_owned(),
+        read_only: false,
+    };
+    check(
+        |spec| spec.task.containers[0].mounts = vec![mount(MountKind::Bind, "data", "/data")],
+        Err("invalid bind source \"data\": expected an absolute path"),
+    );
+    check(
+        |spec| spec.task.containers[0].mounts = vec![mount(MountKind::Volume, "data", "data")],
+        Err("invalid mount target \"data\": expected an absolute path"),
+    );
+}
+
+#[test]
+fn numbers_have_limits() {
+    check(
+        |spec| spec.mode = ServiceMode::Replicated { replicas: 100_001 },
+        Err("100001 replicas are too many: a service has at most 100000"),
+    );
+    check(
+        |spec| spec.task.containers[0].stop_grace_period = Duration::from_secs(400 * 24 * 3600),
+        Err("stop grace period of 34560000s is too long: at most a year"),
+    );
+}
