@@ -1,1 +1,12 @@
-//! .
+//! Wire formats of swarmlet, and the authenticated transport that carries them.
+//!
+//! [`v1`] is generated from the .proto files; [`convert`] turns its messages into the model
+//! of `swarmlet-core` and back and refuses what the model cannot hold. [`token`] and
+//! [`identity`] say who may talk, [`tls`] makes TLS configurations of an identity, and
+//! [`transport`] makes channels and servers of those.
+//!
+//! This crate must not know what a call does: no decision, no state, no RPC implementation.
+//! It does not issue certificates either; the managers' authority does.
+
+mod redacted;
+pub mod v1;
