@@ -1,0 +1,140 @@
+//! One published port's listening sockets, one for each ingress address.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use crate::{
+    bind::listen,
+    forward::AcceptLoop,
+    port::Port,
+    shared::Shared,
+    status::{ListenerStatus, PortError},
+};
+
+/// What became of one ingress address.
+#[derive(Debug)]
+enum Binding {
+    Bound(AcceptLoop),
+    /// The machine has no such family.
+    NotNeeded,
+    Failed(String),
+}
+
+/// A published port and its listening sockets.
+#[derive(Debug)]
+pub(super) struct Published {
+    number: u16,
+    service: String,
+    port: Arc<Port>,
+    shared: Arc<Shared>,
+    bindings: BTreeMap<IpAddr, Binding>,
+}
+
+impl Published {
+    pub(super) fn new(number: u16, shared: Arc<Shared>) -> Self {
+        Self {
+            number,
+            service: String::new(),
+            port: Arc::new(Port::new(number, shared.events.clone())),
+            shared,
+            bindings: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn set_service(&mut self, service: &str) {
+        if self.service != service {
+            service.clone_into(&mut self.service);
+        }
+    }
+
+    pub(super) fn port(&self) -> &Port {
+        &self.port
+    }
+
+    /// Binds those addresses that were not tried yet.
+    pub(super) fn bind_new(&mut self, ingress: &[IpAddr]) {
+        for ip in ingress {
+            if !self.bindings.contains_key(ip) {
+                self.bind_one(*ip);
+            }
+        }
+    }
+
+    /// Tries those addresses again that could not be bound.
+    pub(super) fn retry_failed(&mut self) {
+        let failed: Vec<IpAddr> = self
+            .bindings
+            .iter()
+            .filter(|(_, binding)| matches!(binding, Binding::Failed(_)))
+            .map(|(ip, _)| *ip)
+            .collect();
+        for ip in failed {
+            self.bind_one(ip);
+        }
+    }
+
+    /// Why the port is not bound on each address; `None` if it is.
+    pub(super) fn error(&self) -> Option<PortError> {
+        let reasons: Vec<&str> = self
+            .bindings
+            .values()
+            .filter_map(|binding| match binding {
+                Binding::Failed(reason) => Some(reason.as_str()),
+                Binding::Bound(_) | Binding::NotNeeded => None,
+            })
+            .collect();
+        (!reasons.is_empty()).then(|| PortError {
+            port: self.number,
+            reason: reasons.join("; "),
+        })
+    }
+
+    pub(super) fn status(&self) -> ListenerStatus {
+        let bound = self.bindings.values().filter_map(|binding| match binding {
+            Binding::Bound(accept_loop) => Some(accept_loop.address()),
+            Binding::NotNeeded | Binding::Failed(_) => None,
+        });
+        ListenerStatus {
+            port: self.number,
+            service: self.service.clone(),
+            bound: bound.collect(),
+            error: self.error().map(|error| error.reason),
+            accepted: self.port.accepted(),
+            unserved: self.port.unserved(),
+            traffic: self.port.traffic(),
+            endpoints: self.port.endpoints(),
+        }
+    }
+
+    /// Closes the listening sockets; they are closed when this returns.
+    pub(super) async fn stop_listening(&mut self) {
+        for binding in std::mem::take(&mut self.bindings).into_values() {
+            if let Binding::Bound(accept_loop) = binding {
+                accept_loop.stop().await;
+            }
+        }
+    }
+
+    /// The same, for good.
+    pub(super) async fn close(mut self) {
+        self.stop_listening().await;
+    }
+
+    fn bind_one(&mut self, ip: IpAddr) {
+        let address = SocketAddr::new(ip, self.number);
+        let binding = match listen(address) {
+            Ok(Some(listener)) => Binding::Bound(AcceptLoop::start(
+                listener,
+                address,
+                Arc::clone(&self.port),
+                Arc::clone(&self.shared),
+            )),
+            Ok(None) => Binding::NotNeeded,
+            Err(error) => Binding::Failed(format!("cannot listen on {address}: {error}")),
+        };
+        self.bindings.insert(ip, binding);
+    }
+}

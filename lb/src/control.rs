@@ -1,0 +1,15 @@
+//! The control socket: how the daemon tells the balancer what to do.
+//!
+//! A Unix stream socket. Each side sends frames: a length of four bytes, big
+//! endian, then that many bytes of JSON. The client's first frame is a hello
+//! with the version of the protocol. Then it sends calls, each with a number
+//! that comes back in the reply, and after a `Subscribe` the server sends
+//! events between the replies. Any number of clients may be connected; none is
+//! needed for forwarding.
+
+mod client;
+pub(crate) mod server;
+mod wire;
+
+pub use client::{Client, ClientError, Events};
+pub use wire::Refusal;

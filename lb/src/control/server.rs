@@ -1,0 +1,257 @@
+//! The balancer's side of the control socket.
+
+use std::{
+    io,
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::Semaphore,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::wire::{
+    Call, FramedSocket, Hello, PROTOCOL, Refusal, Reply, Request, ServerFrame, WireError,
+};
+use crate::{
+    balancer::{ApplyError, Ended, Handle},
+    event::{Hub, Subscription},
+};
+
+/// Clients at once: a daemon, its successor, and people who look. One more
+/// waits until one leaves.
+const MAX_CLIENTS: usize = 32;
+/// How long a client may take to say hello, and to take what is sent to it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Pause after an accept that failed, mostly for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the control socket cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SocketError {
+    /// A balancer is at work there.
+    #[error("a balancer answers at {} already, stop it or use another path", .0.display())]
+    InUse(PathBuf),
+    /// Something is there that is not a socket, and so not ours to remove.
+    #[error("{} exists and is not a socket, remove it or use another path", .0.display())]
+    NotASocket(PathBuf),
+    /// The system refused.
+    #[error("cannot listen on {}", path.display())]
+    Io {
+        /// The path of the socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The control socket, removed from the file system when dropped.
+#[derive(Debug)]
+pub(crate) struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode: a successor may have put its own socket at the path.
+    file: (u64, u64),
+}
+
+/// What a control connection works on.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    pub(crate) balancer: Handle,
+    pub(crate) events: Hub,
+    /// Cancelled when a client asks for the end.
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl ControlSocket {
+    /// Listens at `path`, replacing what a dead balancer left there.
+    pub(crate) async fn bind(path: &Path, mode: u32) -> Result<Self, SocketError> {
+        let io_error = |source| SocketError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        refuse_if_in_use(path).await?;
+        // Made under another name and moved into place: at its own name the
+        // socket never has other permissions than those asked for.
+        let mut staging = path.as_os_str().to_owned();
+        staging.push(".new");
+        let staging = PathBuf::from(staging);
+        match std::fs::remove_file(&staging) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(error)),
+            Ok(()) | Err(_) => {}
+        }
+        let listener = UnixListener::bind(&staging).map_err(io_error)?;
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&staging, permissions).map_err(io_error)?;
+        std::fs::rename(&staging, path).map_err(io_error)?;
+        let file = std::fs::symlink_metadata(path).map_err(io_error)?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            file: (file.dev(), file.ino()),
+        })
+    }
+
+    /// Serves clients until the task is dropped.
+    pub(crate) async fn serve(self, service: Service) {
+        let room = Arc::new(Semaphore::new(MAX_CLIENTS));
+        loop {
+            let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+                return;
+            };
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let service = service.clone();
+                    tokio::spawn(async move {
+                        serve_client(stream, service).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept on the control socket, pausing");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        let is_ours = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|file| (file.dev(), file.ino()) == self.file);
+        if is_ours && let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the control socket");
+        }
+    }
+}
+
+async fn refuse_if_in_use(path: &Path) -> Result<(), SocketError> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => {
+            return Err(SocketError::Io {
+                path: path.to_owned(),
+                source,
+            });
+        }
+        Ok(file) if !file.file_type().is_socket() => {
+            return Err(SocketError::NotASocket(path.to_owned()));
+        }
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Ok(_) | Err(_) => Err(SocketError::InUse(path.to_owned())),
+    }
+}
+
+/// Why a client's connection ends before the client wants it to.
+#[derive(Debug, thiserror::Error)]
+enum ClientFault {
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("no hello within {} s", PATIENCE.as_secs())]
+    Silent,
+    #[error("protocol {0} is not spoken here, only {PROTOCOL}")]
+    Protocol(u32),
+    #[error("the client does not take its answers within {} s", PATIENCE.as_secs())]
+    Slow,
+    #[error(transparent)]
+    Ended(#[from] Ended),
+}
+
+async fn serve_client(stream: UnixStream, service: Service) {
+    let mut socket = FramedSocket::new(stream);
+    let Err(fault) = converse(&mut socket, &service).await else {
+        return;
+    };
+    tracing::warn!(error = %fault, "control client disconnected");
+    let farewell = ServerFrame::Fault {
+        message: fault.to_string(),
+    };
+    // Told as far as it can be: a client that is gone, or takes nothing,
+    // misses it.
+    let _ = send(&mut socket, &farewell).await;
+}
+
+async fn converse(socket: &mut FramedSocket, service: &Service) -> Result<(), ClientFault> {
+    let hello = timeout(PATIENCE, socket.receive::<Hello>()).await;
+    let Some(hello) = hello.map_err(|_| ClientFault::Silent)?? else {
+        return Ok(());
+    };
+    if hello.protocol != PROTOCOL {
+        return Err(ClientFault::Protocol(hello.protocol));
+    }
+    send(socket, &ServerFrame::Hello { protocol: PROTOCOL }).await?;
+    let mut subscription = None;
+    loop {
+        let call = tokio::select! {
+            call = socket.receive::<Call>() => call?,
+            event = next_event(&mut subscription) => {
+                send(socket, &ServerFrame::Event(event)).await?;
+                continue;
+            }
+        };
+        let Some(Call { id, request }) = call else {
+            return Ok(());
+        };
+        let ends = matches!(request, Request::Shutdown);
+        let reply = answer(request, service, &mut subscription).await?;
+        let sent = send(socket, &ServerFrame::Reply { id, reply }).await;
+        if ends {
+            // After the reply, lest the process ends before it is out.
+            service.shutdown.cancel();
+        }
+        sent?;
+    }
+}
+
+async fn answer(
+    request: Request,
+    service: &Service,
+    subscription: &mut Option<Subscription>,
+) -> Result<Reply, ClientFault> {
+    Ok(match request {
+        Request::SetTable(table) => match service.balancer.set_table(table).await? {
+            Ok(ack) => Reply::Applied(ack),
+            Err(error) => Reply::Refused(error.into()),
+        },
+        Request::Status => Reply::Status(Box::new(service.balancer.status().await?)),
+        Request::Subscribe => {
+            *subscription = Some(service.events.subscribe());
+            Reply::Subscribed
+        }
+        Request::Shutdown => Reply::ShuttingDown,
+    })
+}
+
+async fn next_event(subscription: &mut Option<Subscription>) -> crate::event::Event {
+    match subscription {
+        Some(subscription) => subscription.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn send(socket: &mut FramedSocket, frame: &ServerFrame) -> Result<(), ClientFault> {
+    let sent = timeout(PATIENCE, socket.send(frame)).await;
+    Ok(sent.map_err(|_| ClientFault::Slow)??)
+}
+
+impl From<ApplyError> for Refusal {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Old { offered, current } => Self::OldTable { offered, current },
+            ApplyError::Invalid { .. } => Self::InvalidTable {
+                reason: error.to_string(),
+            },
+            ApplyError::ShuttingDown => Self::ShuttingDown,
+        }
+    }
+}

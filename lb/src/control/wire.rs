@@ -1,0 +1,154 @@
+//! What goes over the control socket, and how it is framed.
+
+use std::io;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::net::UnixStream;
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
+
+use crate::{
+    event::Event,
+    status::{Ack, Status},
+    table::Table,
+};
+
+/// Version of everything in this module. It is raised when a message changes
+/// in a way that the other side cannot ignore; new optional fields do not count.
+pub(super) const PROTOCOL: u32 = 1;
+
+/// Largest frame: room for a table of about 100,000 endpoints, and little
+/// enough that a peer gone mad cannot fill the memory.
+pub(super) const MAX_FRAME_LEN: usize = 16 * 1024 * 1024;
+
+/// First frame of a client.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Hello {
+    pub(super) protocol: u32,
+}
+
+/// Every later frame of a client.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Call {
+    /// Comes back in the reply.
+    pub(super) id: u64,
+    pub(super) request: Request,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Request {
+    SetTable(Table),
+    Status,
+    Subscribe,
+    Shutdown,
+}
+
+/// A frame of the server.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ServerFrame {
+    /// Answers the client's hello.
+    Hello {
+        protocol: u32,
+    },
+    Reply {
+        id: u64,
+        reply: Reply,
+    },
+    Event(Event),
+    /// The last frame before the server hangs up on a client it cannot follow.
+    Fault {
+        message: String,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Reply {
+    Applied(Ack),
+    Status(Box<Status>),
+    Subscribed,
+    ShuttingDown,
+    Refused(Refusal),
+}
+
+/// Why the balancer did not do what it was asked to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Refusal {
+    /// A newer table is in force.
+    #[error("table {offered} is older than table {current}, which is in force")]
+    OldTable {
+        /// Version that was sent.
+        offered: u64,
+        /// Version in force.
+        current: u64,
+    },
+    /// The table contradicts itself; the one in force stays.
+    #[error("{reason}")]
+    InvalidTable {
+        /// The first flaw.
+        reason: String,
+    },
+    /// The balancer is ending.
+    #[error("the balancer is shutting down and takes no more tables")]
+    ShuttingDown,
+}
+
+/// Why a frame could not be sent or received.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WireError {
+    #[error("the connection failed")]
+    Io(#[source] io::Error),
+    #[error("a frame is longer than {MAX_FRAME_LEN} bytes")]
+    TooLong,
+    #[error("a frame is not valid JSON of this protocol: {0}")]
+    Json(serde_json::Error),
+}
+
+impl From<io::Error> for WireError {
+    fn from(error: io::Error) -> Self {
+        let is_too_long = error
+            .get_ref()
+            .is_some_and(|inner| inner.is::<tokio_util::codec::LengthDelimitedCodecError>());
+        if is_too_long {
+            Self::TooLong
+        } else {
+            Self::Io(error)
+        }
+    }
+}
+
+/// A control connection that speaks in frames.
+#[derive(Debug)]
+pub(super) struct FramedSocket(Framed<UnixStream, LengthDelimitedCodec>);
+
+impl FramedSocket {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        let codec = LengthDelimitedCodec::builder()
+            .max_frame_length(MAX_FRAME_LEN)
+            .new_codec();
+        Self(Framed::new(stream, codec))
+    }
+
+    /// Sends one frame. After an error or a cancelled call, part of a frame may
+    /// have been sent: the next call goes on with it.
+    pub(super) async fn send(&mut self, message: &impl Serialize) -> Result<(), WireError> {
+        let json = serde_json::to_vec(message).map_err(WireError::Json)?;
+        Ok(self.0.send(Bytes::from(json)).await?)
+    }
+
+    /// The next frame; `None` when the peer has closed in order. May be
+    /// cancelled without loss.
+    pub(super) async fn receive<T: DeserializeOwned>(&mut self) -> Result<Option<T>, WireError> {
+        match self.0.next().await {
+            None => Ok(None),
+            Some(frame) => serde_json::from_slice(&frame?)
+                .map(Some)
+                .map_err(WireError::Json),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The data plane: a layer-4 TCP balancer that answers on every published
+//! port of a node and forwards each connection to one of the port's endpoints.
+//!
+//! It runs as a process of its own beside the daemon and goes on forwarding
+//! while the daemon is restarted, upgraded or dead. The daemon tells it what to
+//! do over a Unix socket, in whole versioned tables; the balancer acknowledges
+//! a table once every new connection is chosen by it, and reports what it sees.
+//!
+//! What this crate must not know: services, tasks, nodes, Raft, Docker. A table
+//! names ports and addresses and nothing else; the identifiers and service
+//! names in it are labels that come back in reports. No other crate of
+//! swarmlet is used here, so the balancer can be run by itself.
+//!
+//! Where to start reading:
+//!
+//! * [`table`]: what the balancer is told;
+//! * `select` and `health`: pure decisions, which endpoint is next and which
+//!   one is left out;
+//! * `port`: one published port, where the decisions meet the counters;
+//! * `balancer`: the one owner of tables and listeners;
+//! * `forward`: the data path (accept, connect, relay, probe), the part that
+//!   can be replaced by another engine without touching the rest;
+//! * [`control`]: the socket, its wire format, and the client the daemon uses;
+//! * [`run`]: how all of it starts and ends.
+//!
+//! Invariants:
+//!
+//! * Bytes arrive equal to the last one, or the connection is reset: an
+//!   abnormal end is never a FIN.
+//! * No byte of a client is consumed before an endpoint is connected, so a
+//!   failed connect moves to another endpoint unseen.
+//! * After an acknowledgement no connection begins towards an endpoint that
+//!   the acknowledged table does not call ready.
+
+mod balancer;
+mod bind;
+pub mod control;
+mod event;
+mod forward;
+mod health;
+mod port;
+mod random;
+pub mod run;
+mod select;
+mod shared;
+pub mod status;
+pub mod table;
+
+pub use event::Event;
+pub use run::{Config, Error, Timeouts, run};

@@ -1,0 +1,289 @@
+//! One published port: which endpoint is next, and what is known of each.
+//!
+//! All that a choice depends on is under one lock, shared by every thread. This
+//! is what makes the round robin exact, and an acknowledged table binding: once
+//! `update` has returned, no connection is chosen by the table before.
+
+mod endpoint;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use self::endpoint::Counters;
+pub(crate) use self::endpoint::{Endpoint, Lease};
+use crate::{
+    event::{Event, Hub},
+    health::{Change, Ejection, Health, Outcome},
+    random::random,
+    select::{Candidate, EndpointKey, Rotation},
+    status::{EndpointCondition, EndpointStatus, Traffic},
+    table::{self, EndpointState, Listener},
+};
+
+/// One published port, shared by its listeners and connections.
+#[derive(Debug)]
+pub(crate) struct Port {
+    number: u16,
+    counters: Arc<Counters>,
+    accepted: AtomicU64,
+    unserved: AtomicU64,
+    events: Hub,
+    choice: Mutex<Choice>,
+}
+
+/// What a choice depends on.
+#[derive(Debug)]
+struct Choice {
+    rotation: Rotation,
+    /// In the order of the table.
+    endpoints: Vec<EndpointKey>,
+    tracked: HashMap<EndpointKey, Tracked>,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    endpoint: Arc<Endpoint>,
+    weight: u32,
+    state: EndpointState,
+    health: Health,
+}
+
+/// An endpoint to be probed, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct ProbeTarget {
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) ejection: Ejection,
+}
+
+impl Port {
+    pub(crate) fn new(number: u16, events: Hub) -> Self {
+        Self {
+            number,
+            counters: Arc::default(),
+            accepted: AtomicU64::new(0),
+            unserved: AtomicU64::new(0),
+            events,
+            choice: Mutex::new(Choice {
+                rotation: Rotation::new(random()),
+                endpoints: Vec::new(),
+                tracked: HashMap::new(),
+            }),
+        }
+    }
+
+    /// Takes over what a table says of this port. `make` gives the record of an
+    /// endpoint that was not listed before. Returns those no longer listed.
+    pub(crate) fn update(
+        &self,
+        listener: &Listener,
+        mut make: impl FnMut(&table::Endpoint) -> Arc<Endpoint>,
+    ) -> Vec<Arc<Endpoint>> {
+        let mut guard = self.lock();
+        let choice = &mut *guard;
+        let mut known: HashMap<_, _> = choice
+            .tracked
+            .drain()
+            .map(|(_, tracked)| {
+                (
+                    (tracked.endpoint.id.clone(), tracked.endpoint.address),
+                    tracked,
+                )
+            })
+            .collect();
+        choice.endpoints.clear();
+        for listed in &listener.endpoints {
+            let mut tracked = known
+                .remove(&(listed.id.clone(), listed.address))
+                .unwrap_or_else(|| Tracked {
+                    endpoint: make(listed),
+                    weight: listed.weight,
+                    state: listed.state,
+                    health: Health::default(),
+                });
+            tracked.weight = listed.weight;
+            tracked.state = listed.state;
+            let key = tracked.endpoint.key;
+            if listed.state == EndpointState::Draining {
+                tracked.health.reset();
+                choice.rotation.restore(key);
+            }
+            choice.endpoints.push(key);
+            choice.tracked.insert(key, tracked);
+        }
+        choice.rotation.update(&choice.candidates());
+        for tracked in choice.tracked.values() {
+            match tracked.state {
+                EndpointState::Ready => tracked.endpoint.stay(),
+                EndpointState::Draining => tracked.endpoint.leave(&self.events),
+            }
+        }
+        let removed: Vec<_> = known
+            .into_values()
+            .map(|tracked| tracked.endpoint)
+            .collect();
+        for endpoint in &removed {
+            endpoint.leave(&self.events);
+        }
+        removed
+    }
+
+    /// Takes the port out of the table. Returns the endpoints it had.
+    pub(crate) fn clear(&self) -> Vec<Arc<Endpoint>> {
+        let mut choice = self.lock();
+        choice.endpoints.clear();
+        choice.rotation.update(&[]);
+        let removed: Vec<_> = choice.tracked.drain().map(|(_, t)| t.endpoint).collect();
+        for endpoint in &removed {
+            endpoint.leave(&self.events);
+        }
+        removed
+    }
+
+    /// Chooses an endpoint for a connection that already failed at `tried`.
+    pub(crate) fn choose(&self, tried: &[EndpointKey]) -> Option<Lease> {
+        let mut choice = self.lock();
+        let key = choice.rotation.choose(tried)?;
+        let endpoint = Arc::clone(&choice.tracked.get(&key)?.endpoint);
+        Some(Lease::new(
+            endpoint,
+            Arc::clone(&self.counters),
+            self.events.clone(),
+        ))
+    }
+
+    /// Takes in what came of a connect. `Some` asks for a prober. `reason` goes
+    /// into the report of an ejection.
+    pub(crate) fn observe(
+        &self,
+        key: EndpointKey,
+        outcome: Outcome,
+        reason: &str,
+    ) -> Option<ProbeTarget> {
+        let mut guard = self.lock();
+        let choice = &mut *guard;
+        let tracked = choice.tracked.get_mut(&key)?;
+        if tracked.state == EndpointState::Draining {
+            return None;
+        }
+        let endpoint = &tracked.endpoint;
+        match tracked.health.observe(outcome)? {
+            Change::Ejected(ejection) => {
+                choice.rotation.eject(key);
+                tracing::warn!(
+                    port = self.number,
+                    endpoint = endpoint.id,
+                    address = %endpoint.address,
+                    reason,
+                    "endpoint left out"
+                );
+                self.events.publish(Event::Ejected {
+                    port: self.number,
+                    id: endpoint.id.clone(),
+                    reason: reason.to_owned(),
+                });
+                Some(ProbeTarget {
+                    endpoint: Arc::clone(endpoint),
+                    ejection,
+                })
+            }
+            Change::Restored => {
+                choice.rotation.restore(key);
+                tracing::info!(
+                    port = self.number,
+                    endpoint = endpoint.id,
+                    address = %endpoint.address,
+                    "endpoint answers again"
+                );
+                self.events.publish(Event::Restored {
+                    port: self.number,
+                    id: endpoint.id.clone(),
+                });
+                None
+            }
+        }
+    }
+
+    /// Whether an ejected endpoint still waits for its prober's findings.
+    pub(crate) fn wants_probe(&self, target: &ProbeTarget) -> bool {
+        self.lock()
+            .tracked
+            .get(&target.endpoint.key)
+            .is_some_and(|tracked| tracked.health.is_ejected_by(target.ejection))
+    }
+
+    pub(crate) fn count_accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_unserved(&self) {
+        self.unserved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn unserved(&self) -> u64 {
+        self.unserved.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.counters.read()
+    }
+
+    /// The endpoints in the order of the table.
+    pub(crate) fn endpoints(&self) -> Vec<EndpointStatus> {
+        let choice = self.lock();
+        choice
+            .endpoints
+            .iter()
+            .filter_map(|key| choice.tracked.get(key))
+            .map(Tracked::status)
+            .collect()
+    }
+
+    /// No code that can panic leaves the choice half changed, so that a lock
+    /// poisoned by one connection must not take the port down with it.
+    fn lock(&self) -> MutexGuard<'_, Choice> {
+        self.choice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Choice {
+    fn candidates(&self) -> Vec<Candidate> {
+        self.endpoints
+            .iter()
+            .filter_map(|key| self.tracked.get(key))
+            .map(|tracked| Candidate {
+                key: tracked.endpoint.key,
+                weight: tracked.weight,
+                state: tracked.state,
+            })
+            .collect()
+    }
+}
+
+impl Tracked {
+    fn status(&self) -> EndpointStatus {
+        let condition = match self.state {
+            EndpointState::Draining => EndpointCondition::Draining,
+            EndpointState::Ready if self.health.is_ejected() => EndpointCondition::Ejected,
+            EndpointState::Ready => EndpointCondition::Ready,
+        };
+        EndpointStatus {
+            id: self.endpoint.id.clone(),
+            address: self.endpoint.address,
+            weight: self.weight,
+            condition,
+            traffic: self.endpoint.counters.read(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! How the balancer starts and ends.
+//!
+//! ```text
+//! forwarding --SIGTERM or Shutdown--> draining --no connection left--> ended
+//!                                        |
+//!                                        +--second SIGTERM, deadline--> rest reset, ended
+//! ```
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+pub use crate::control::server::SocketError;
+use crate::{
+    balancer,
+    control::server::{ControlSocket, Service},
+    shared::Shared,
+};
+
+/// How a balancer is to run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Path of the control socket. The directory must exist.
+    pub control: PathBuf,
+    /// Permissions of the control socket.
+    pub control_mode: u32,
+    /// Addresses to answer on. An unspecified IPv6 address means IPv6 only and
+    /// is passed over on a machine without IPv6.
+    pub ingress: Vec<IpAddr>,
+    /// How long connections may live on after the end was asked for.
+    pub drain_timeout: Duration,
+    /// Client connections at once; more wait in the kernel's queue. `None`
+    /// takes what the limit of open files allows.
+    pub max_connections: Option<usize>,
+    /// How long everything else may take.
+    pub timeouts: Timeouts,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone)]
+pub struct Timeouts {
+    /// A client's first try to connect to an endpoint; each further try takes
+    /// twice as long as the one before.
+    pub connect: Duration,
+    /// Silence of a connection that one side has closed, after which it is reset.
+    pub half_closed: Duration,
+    /// Silence of a connection, after which it is reset.
+    pub idle: Duration,
+    /// Shortest wait between two probes of an ejected endpoint.
+    pub probe_min: Duration,
+    /// Longest wait between two probes of an ejected endpoint.
+    pub probe_max: Duration,
+    /// Wait between two tries to bind a port.
+    pub bind_retry: Duration,
+}
+
+/// Why the balancer could not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The control socket cannot be had.
+    #[error("cannot open the control socket")]
+    Control(#[from] SocketError),
+    /// Signals cannot be listened to.
+    #[error("cannot listen to signals")]
+    Signals(#[source] io::Error),
+    /// No address to answer on.
+    #[error("no ingress address is given, name at least one")]
+    NoIngress,
+}
+
+impl Config {
+    /// The defaults: all addresses, half a minute to drain.
+    #[must_use]
+    pub fn new(control: impl Into<PathBuf>) -> Self {
+        Self {
+            control: control.into(),
+            control_mode: 0o600,
+            ingress: vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            drain_timeout: Duration::from_secs(30),
+            max_connections: None,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_millis(250),
+            half_closed: Duration::from_secs(30),
+            idle: Duration::from_secs(60 * 60),
+            probe_min: Duration::from_millis(200),
+            probe_max: Duration::from_secs(2),
+            bind_retry: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Runs a balancer, on the tokio runtime of the caller, until it is told to end
+/// by SIGTERM or over the control socket. Raises the process's soft limit of
+/// open files to the hard one.
+///
+/// On a multi-thread runtime every thread forwards. Build it with
+/// `event_interval(1)`: with tokio's default small requests wait long behind
+/// bulk transfers.
+///
+/// # Errors
+///
+/// Only before it begins to forward; see [`Error`].
+pub async fn run(config: Config) -> Result<(), Error> {
+    if config.ingress.is_empty() {
+        return Err(Error::NoIngress);
+    }
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+    let socket = ControlSocket::bind(&config.control, config.control_mode).await?;
+    let max_connections = config
+        .max_connections
+        .unwrap_or_else(connections_by_file_limit);
+    let shared = Arc::new(Shared::new(config.timeouts, max_connections));
+    let balancer = balancer::spawn(Arc::clone(&shared), config.ingress);
+    let shutdown = CancellationToken::new();
+    let service = Service {
+        balancer: balancer.clone(),
+        events: shared.events.clone(),
+        shutdown: shutdown.clone(),
+    };
+    tracing::info!(control = %config.control.display(), max_connections, "balancer started");
+    tokio::select! {
+        // Cancelled with this block, and the socket's file removed with it.
+        () = socket.serve(service) => {}
+        () = until_drained(&mut terminate, &shutdown, &balancer, &shared, config.drain_timeout) => {}
+    }
+    shared.abort.cancel();
+    shared.connections.close();
+    shared.probes.close();
+    shared.connections.wait().await;
+    shared.probes.wait().await;
+    tracing::info!("balancer ended");
+    Ok(())
+}
+
+async fn until_drained(
+    terminate: &mut Signal,
+    shutdown: &CancellationToken,
+    balancer: &balancer::Handle,
+    shared: &Shared,
+    drain_timeout: Duration,
+) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        () = shutdown.cancelled() => {}
+    }
+    if balancer.stop_listening().await.is_err() {
+        return;
+    }
+    shared.connections.close();
+    tracing::info!(connections = shared.connections.len(), "draining");
+    tokio::select! {
+        () = shared.connections.wait() => {}
+        _ = terminate.recv() => tracing::warn!("told again to end, resetting what is left"),
+        () = tokio::time::sleep(drain_timeout) => {
+            tracing::warn!(connections = shared.connections.len(), "drain timeout, resetting");
+        }
+    }
+}
+
+/// Two descriptors for each connection, and an eighth, at least 64, in reserve
+/// for listeners, probes and the control socket.
+fn connections_by_file_limit() -> usize {
+    let limit = raise_file_limit();
+    let files = usize::try_from(limit).unwrap_or(usize::MAX);
+    let reserve = (files / 8).max(64);
+    (files.saturating_sub(reserve) / 2).max(1)
+}
+
+/// The limit of open files after raising the soft limit as far as it goes.
+fn raise_file_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return limit.current.unwrap_or(u64::MAX);
+    }
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum.unwrap_or(u64::MAX),
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit of open files");
+            limit.current.unwrap_or(u64::MAX)
+        }
+    }
+}
