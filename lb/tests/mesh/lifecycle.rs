@@ -1,0 +1,66 @@
+//! How a balancer ends.
+
+use std::{io::ErrorKind, time::Duration};
+
+use swarmlet_lb::control::{ClientError, Refusal};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::{Backend, Mesh, assert_reset, listener, own_ip, own_port, ready, soon, until};
+
+async fn with_connection(mesh: &mut Mesh) -> (u16, Backend, TcpStream) {
+    let port = own_port();
+    let echo = Backend::echo().await;
+    mesh.set(&[listener(port, vec![ready("a", echo.address)])])
+        .await;
+    let mut stream = TcpStream::connect((own_ip(), port)).await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    soon("the echo", stream.read_exact(&mut [0])).await.unwrap();
+    (port, echo, stream)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_drains_and_ends_with_its_last_connection() {
+    let mut mesh = Mesh::start().await;
+    let (port, _echo, mut stream) = with_connection(&mut mesh).await;
+    mesh.client.shutdown().await.unwrap();
+    until("it no longer listens", async || {
+        TcpStream::connect((own_ip(), port))
+            .await
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    })
+    .await;
+    let status = mesh.client.status().await.unwrap();
+    assert!(status.shutting_down);
+    assert_eq!(status.listeners[0].traffic.active, 1);
+    let refused = mesh
+        .client
+        .set_table(&Default::default())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, ClientError::Refused(Refusal::ShuttingDown)),
+        "{refused}"
+    );
+
+    stream.write_all(b"y").await.unwrap();
+    soon("the echo", stream.read_exact(&mut [0])).await.unwrap();
+    assert!(!mesh.task.is_finished());
+    stream.shutdown().await.unwrap();
+    assert_eq!(soon("the end", stream.read(&mut [0])).await.unwrap(), 0);
+    soon("the balancer ends", mesh.task).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_drain_in_time_is_reset() {
+    let mut mesh = Mesh::start_with(|config| {
+        config.drain_timeout = Duration::from_millis(100);
+    })
+    .await;
+    let (_port, _echo, mut stream) = with_connection(&mut mesh).await;
+    mesh.client.shutdown().await.unwrap();
+    assert_reset(&mut stream).await;
+    soon("the balancer ends", mesh.task).await.unwrap().unwrap();
+}

@@ -1,0 +1,16 @@
+//! The balancer as its clients, its endpoints and its daemon see it: real
+//! sockets on the loopback, one balancer for each test.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
+mod balance;
+mod control;
+mod failures;
+mod lifecycle;
+mod ports;
+mod streams;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,274 @@
+//! What goes through a connection, and how it ends.
+
+use std::time::{Duration, Instant};
+
+use swarmlet_lb::Config;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
+    sync::mpsc::UnboundedReceiver,
+};
+
+use crate::support::{
+    Backend, Mesh, assert_reset, listener, own_ip, own_port, ready, reset, soon, until,
+};
+
+/// A balancer in front of one endpoint whose connections come to the test.
+struct Bridge {
+    mesh: Mesh,
+    port: u16,
+    arrivals: UnboundedReceiver<TcpStream>,
+    _backend: Backend,
+}
+
+impl Bridge {
+    async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(adjust: impl FnOnce(&mut Config)) -> Self {
+        let mut mesh = Mesh::start_with(adjust).await;
+        let port = own_port();
+        let (backend, arrivals) = Backend::handing_over().await;
+        mesh.set(&[listener(port, vec![ready("a", backend.address)])])
+            .await;
+        Self {
+            mesh,
+            port,
+            arrivals,
+            _backend: backend,
+        }
+    }
+
+    /// Both ends of a new connection through the balancer.
+    async fn connect(&mut self) -> (TcpStream, TcpStream) {
+        let client = TcpStream::connect((own_ip(), self.port)).await.unwrap();
+        let server = soon("the connection arrives", self.arrivals.recv())
+            .await
+            .unwrap();
+        (client, server)
+    }
+
+    async fn stop(mut self) {
+        until("no connection is left", async || {
+            self.mesh.listener(self.port).await.traffic.active == 0
+        })
+        .await;
+        self.mesh.stop().await;
+    }
+}
+
+/// Bytes that follow from a key, so that any loss, repetition or exchange shows.
+struct Keyed(u64);
+
+impl Keyed {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        for byte in buffer {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            *byte = self.0.to_le_bytes()[3];
+        }
+    }
+}
+
+async fn send_keyed(write: &mut WriteHalf<'_>, key: u64, len: usize) {
+    let mut keyed = Keyed(key);
+    let mut left = len;
+    while left > 0 {
+        // Sizes that divide nothing.
+        let mut chunk = vec![0; left.min(1 + left % 70_001)];
+        keyed.fill(&mut chunk);
+        write.write_all(&chunk).await.unwrap();
+        left -= chunk.len();
+    }
+    write.shutdown().await.unwrap();
+}
+
+async fn receive_keyed(read: &mut ReadHalf<'_>, key: u64, len: usize) {
+    let mut keyed = Keyed(key);
+    let (mut found, mut expected) = (vec![0; 50_021], vec![0; 50_021]);
+    let mut total = 0;
+    loop {
+        let count = soon("more bytes", read.read(&mut found)).await.unwrap();
+        if count == 0 {
+            break;
+        }
+        keyed.fill(&mut expected[..count]);
+        assert!(
+            found[..count] == expected[..count],
+            "key {key}: differs after {total}"
+        );
+        total += count;
+    }
+    assert_eq!(total, len, "key {key}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn streams_arrive_whole_both_ways() {
+    const LEN: usize = 3_000_017;
+    let mut bridge = Bridge::new().await;
+    let mut pairs = tokio::task::JoinSet::new();
+    for number in 1..=8_u64 {
+        let (mut client, mut server) = bridge.connect().await;
+        let (up, down) = (number * 0x9E37_79B9, number * 0x85EB_CA6B);
+        pairs.spawn(async move {
+            let (mut client_read, mut client_write) = client.split();
+            let (mut server_read, mut server_write) = server.split();
+            // The lengths differ, so that each side is the first to end in turn.
+            let (up_len, down_len) = if number % 2 == 0 { (LEN, 1) } else { (0, LEN) };
+            tokio::join!(
+                send_keyed(&mut client_write, up, up_len),
+                send_keyed(&mut server_write, down, down_len),
+                receive_keyed(&mut server_read, up, up_len),
+                receive_keyed(&mut client_read, down, down_len),
+            );
+        });
+    }
+    pairs.join_all().await;
+    let traffic = bridge.mesh.listener(bridge.port).await.traffic;
+    assert_eq!(traffic.bytes_to_endpoint, 4 * LEN as u64);
+    assert_eq!(traffic.bytes_to_client, 4 * (LEN as u64 + 1));
+    bridge.stop().await;
+}
+
+/// One side has ended and the other goes on.
+async fn assert_half_closed(ended: &mut TcpStream, open: &mut TcpStream) {
+    ended.write_all(b"last words").await.unwrap();
+    ended.shutdown().await.unwrap();
+    let mut words = String::new();
+    soon("the end", open.read_to_string(&mut words))
+        .await
+        .unwrap();
+    assert_eq!(words, "last words");
+    for _ in 0..3 {
+        let mut answer = [0; 4];
+        open.write_all(b"more").await.unwrap();
+        soon("the answer", ended.read_exact(&mut answer))
+            .await
+            .unwrap();
+        assert_eq!(&answer, b"more");
+    }
+    open.shutdown().await.unwrap();
+    assert_eq!(
+        soon("the other end", ended.read(&mut [0])).await.unwrap(),
+        0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn either_side_may_end_first() {
+    let mut bridge = Bridge::new().await;
+    let (mut client, mut server) = bridge.connect().await;
+    assert_half_closed(&mut client, &mut server).await;
+    let (mut client, mut server) = bridge.connect().await;
+    assert_half_closed(&mut server, &mut client).await;
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_is_passed_on_as_a_reset() {
+    let mut bridge = Bridge::new().await;
+    let (client, mut server) = bridge.connect().await;
+    reset(client);
+    assert_reset(&mut server).await;
+    let (mut client, server) = bridge.connect().await;
+    reset(server);
+    assert_reset(&mut client).await;
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_after_a_fin_is_passed_on() {
+    let mut bridge = Bridge::new().await;
+    for client_ends in [true, false] {
+        let (client, server) = bridge.connect().await;
+        let (mut ended, mut open) = if client_ends {
+            (client, server)
+        } else {
+            (server, client)
+        };
+        ended.shutdown().await.unwrap();
+        assert_eq!(soon("the end", open.read(&mut [0])).await.unwrap(), 0);
+        reset(ended);
+        // Nothing more is to be read, so that the reset shows in writing; the
+        // balancer has no bytes to move at which it could notice by accident.
+        let error = soon("the reset", async {
+            loop {
+                if let Some(error) = open.take_error().unwrap() {
+                    return error;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        assert_eq!(
+            error.kind(),
+            std::io::ErrorKind::BrokenPipe,
+            "what RST means after a FIN"
+        );
+    }
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_behind_a_full_pipe_is_passed_on() {
+    let mut bridge = Bridge::new().await;
+    for client_sends in [true, false] {
+        let (client, server) = bridge.connect().await;
+        let (sender, mut receiver) = if client_sends {
+            (client, server)
+        } else {
+            (server, client)
+        };
+        // Until every buffer on the way is full, for the receiver reads nothing.
+        let chunk = vec![7; 1 << 20];
+        let mut full_since = Instant::now();
+        while full_since.elapsed() < Duration::from_millis(300) {
+            match sender.try_write(&chunk) {
+                Ok(_) => full_since = Instant::now(),
+                Err(error) => {
+                    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        }
+        reset(sender);
+        assert_reset(&mut receiver).await;
+    }
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_half_closed_connection_is_reset() {
+    let mut bridge = Bridge::with(|config| {
+        config.timeouts.half_closed = Duration::from_millis(400);
+    })
+    .await;
+    let (mut client, mut server) = bridge.connect().await;
+    client.shutdown().await.unwrap();
+    assert_eq!(soon("the end", server.read(&mut [0])).await.unwrap(), 0);
+    // Longer than the timeout in all, but never silent for so long.
+    for _ in 0..6 {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        server.write_all(b"x").await.unwrap();
+        assert_eq!(soon("a byte", client.read(&mut [0; 8])).await.unwrap(), 1);
+    }
+    assert_reset(&mut client).await;
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_is_reset() {
+    let mut bridge = Bridge::with(|config| {
+        config.timeouts.idle = Duration::from_millis(200);
+    })
+    .await;
+    let (mut client, mut server) = bridge.connect().await;
+    assert_reset(&mut client).await;
+    assert_reset(&mut server).await;
+    bridge.stop().await;
+}
