@@ -79,7 +79,7 @@ async fn an_old_or_invalid_table_is_refused_and_changes_nothing() {
         listeners: listeners.to_vec(),
     };
     mesh.client
-        .set_table(&table(7, &[good.clone()]))
+        .set_table(&table(7, std::slice::from_ref(&good)))
         .await
         .unwrap();
 
