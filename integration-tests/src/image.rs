@@ -1,0 +1,88 @@
+//! Container images made from nothing but a static binary.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::swarmlet_binary;
+
+/// An image with one file, a static binary, that listens on port 80.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Name without a tag; the tag is `latest`.
+    pub name: String,
+    binary: PathBuf,
+    entrypoint: Vec<String>,
+}
+
+impl Image {
+    /// `whoami`, from swarmlet itself: an HTTP server that answers with its host name.
+    ///
+    /// # Errors
+    ///
+    /// When swarmlet has not been built.
+    pub fn whoami() -> Result<Self> {
+        Ok(Self::new("whoami", &swarmlet_binary()?, &["whoami"]))
+    }
+
+    /// An image that runs `binary` with `args`.
+    #[must_use]
+    pub fn new(name: &str, binary: &Path, args: &[&str]) -> Self {
+        let file = binary
+            .file_name()
+            .unwrap_or(binary.as_os_str())
+            .to_string_lossy();
+        let entrypoint =
+            std::iter::once(format!("/{file}")).chain(args.iter().map(|arg| (*arg).to_owned()));
+        Self {
+            name: name.to_owned(),
+            binary: binary.to_owned(),
+            entrypoint: entrypoint.collect(),
+        }
+    }
+
+    /// Writes the root file system as a tar archive, for `docker import`.
+    pub(crate) fn write_archive(&self, path: &Path) -> Result<()> {
+        let failed = || {
+            format!(
+                "cannot pack {} for the image {}",
+                self.binary.display(),
+                self.name
+            )
+        };
+        let mut binary = File::open(&self.binary).with_context(failed)?;
+        let mut header = tar::Header::new_gnu();
+        header.set_size(binary.metadata().with_context(failed)?.len());
+        header.set_mode(0o755);
+        header.set_cksum();
+        let mut archive = tar::Builder::new(File::create(path)?);
+        let name = self.entrypoint[0].trim_start_matches('/').to_owned();
+        archive
+            .append_data(&mut header, name, &mut binary)
+            .with_context(failed)?;
+        archive.into_inner().with_context(failed)?.sync_data()?;
+        Ok(())
+    }
+
+    /// The arguments of `docker` that make the image of an archive on standard input.
+    pub(crate) fn import_arguments(&self) -> Result<Vec<String>> {
+        let entrypoint = serde_json::to_string(&self.entrypoint)?;
+        ensure!(
+            !self.name.contains(':'),
+            "an image's name here is without a tag: {}",
+            self.name
+        );
+        Ok(vec![
+            "import".into(),
+            "--change".into(),
+            format!("ENTRYPOINT {entrypoint}"),
+            "--change".into(),
+            "EXPOSE 80".into(),
+            "-".into(),
+            format!("{}:latest", self.name),
+        ])
+    }
+}
