@@ -35,7 +35,8 @@ pub enum Event {
         /// The endpoint.
         id: String,
     },
-    /// A draining or removed endpoint has no connection left.
+    /// A draining or removed endpoint has no connection left. One that has none
+    /// to begin with is told at once, before its table is acknowledged.
     Drained {
         /// The published port.
         port: u16,

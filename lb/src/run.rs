@@ -132,6 +132,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         balancer: balancer.clone(),
         events: shared.events.clone(),
         shutdown: shutdown.clone(),
+        ended: shared.abort.clone(),
     };
     tracing::info!(control = %config.control.display(), max_connections, "balancer started");
     tokio::select! {

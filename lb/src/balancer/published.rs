@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -133,8 +134,21 @@ impl Published {
                 Arc::clone(&self.shared),
             )),
             Ok(None) => Binding::NotNeeded,
-            Err(error) => Binding::Failed(format!("cannot listen on {address}: {error}")),
+            Err(error) => Binding::Failed(explain(address, &error)),
         };
         self.bindings.insert(ip, binding);
     }
+}
+
+/// What the user is told: which address, what is wrong, what to do.
+fn explain(address: SocketAddr, error: &io::Error) -> String {
+    let reason = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program listens there, stop it or publish another port"
+        }
+        io::ErrorKind::PermissionDenied => "ports this low need root or CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "the address is not one of this machine",
+        _ => return format!("cannot listen on {address}: {error}"),
+    };
+    format!("cannot listen on {address}: {reason}")
 }

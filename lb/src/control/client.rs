@@ -9,7 +9,8 @@ use std::{
 use tokio::{net::UnixStream, time::timeout};
 
 use super::wire::{
-    Call, FramedSocket, Hello, PROTOCOL, Refusal, Reply, Request, ServerFrame, WireError,
+    Call, FramedSocket, Hello, MAX_FRAME_LEN, PROTOCOL, Refusal, Reply, Request, ServerFrame,
+    WireError,
 };
 use crate::{
     event::Event,
@@ -52,6 +53,9 @@ pub enum ClientError {
     /// The connection broke. Whether the request was carried out is unknown.
     #[error("the connection to the balancer broke")]
     Io(#[source] io::Error),
+    /// More than fits into one message: some 100,000 endpoints.
+    #[error("a message to or from the balancer is longer than {MAX_FRAME_LEN} bytes")]
+    TooLong,
     /// The balancer hung up. Whether the request was carried out is unknown.
     #[error("the balancer closed the connection")]
     Closed,
@@ -220,7 +224,8 @@ impl From<WireError> for ClientError {
     fn from(error: WireError) -> Self {
         match error {
             WireError::Io(error) => Self::Io(error),
-            WireError::TooLong | WireError::Json(_) => Self::Unexpected(error.to_string()),
+            WireError::TooLong => Self::TooLong,
+            WireError::Json(_) => Self::Unexpected(error.to_string()),
         }
     }
 }

@@ -67,6 +67,8 @@ pub(crate) struct Service {
     pub(crate) events: Hub,
     /// Cancelled when a client asks for the end.
     pub(crate) shutdown: CancellationToken,
+    /// Cancelled at the end itself: clients are hung up on.
+    pub(crate) ended: CancellationToken,
 }
 
 impl ControlSocket {
@@ -108,10 +110,11 @@ impl ControlSocket {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let service = service.clone();
-                    tokio::spawn(async move {
+                    let ended = service.ended.clone();
+                    tokio::spawn(ended.run_until_cancelled_owned(async move {
                         serve_client(stream, service).await;
                         drop(permit);
-                    });
+                    }));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept on the control socket, pausing");

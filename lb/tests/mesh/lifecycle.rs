@@ -51,6 +51,13 @@ async fn it_drains_and_ends_with_its_last_connection() {
     stream.shutdown().await.unwrap();
     assert_eq!(soon("the end", stream.read(&mut [0])).await.unwrap(), 0);
     soon("the balancer ends", mesh.task).await.unwrap().unwrap();
+    let hung_up = soon("clients are hung up on", mesh.client.status())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(hung_up, ClientError::Closed | ClientError::Io(_)),
+        "{hung_up}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

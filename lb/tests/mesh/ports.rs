@@ -20,7 +20,7 @@ async fn a_taken_port_is_reported_hurts_no_other_and_recovers() {
     let table = [taken, free].map(|port| listener(port, vec![ready("a", backend.address)]));
     let ack = mesh.set(&table).await;
     let reason = format!(
-        "cannot listen on {}:{taken}: Address already in use (os error 98)",
+        "cannot listen on {}:{taken}: another program listens there, stop it or publish another port",
         own_ip()
     );
     let errors = vec![PortError {

@@ -237,6 +237,11 @@ async fn a_reset_behind_a_full_pipe_is_passed_on() {
             }
         }
         reset(sender);
+        // Not only once the receiver reads on, which may be never.
+        until("the connection is given up", async || {
+            bridge.mesh.listener(bridge.port).await.traffic.active == 0
+        })
+        .await;
         assert_reset(&mut receiver).await;
     }
     bridge.stop().await;
