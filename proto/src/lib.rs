@@ -8,5 +8,12 @@
 //! This crate must not know what a call does: no decision, no state, no RPC implementation.
 //! It does not issue certificates either; the managers' authority does.
 
+pub mod convert;
+pub mod identity;
 mod redacted;
+pub mod tls;
+pub mod token;
+pub mod transport;
 pub mod v1;
+
+pub use convert::{decode_proposal, decode_snapshot, encode_proposal, encode_snapshot};

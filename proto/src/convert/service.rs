@@ -1,0 +1,125 @@
+//! Services.
+
+use std::time::Duration;
+
+use swarmlet_core::model::{
+    Constraint, ConstraintOp, LbPolicy, Placement, Service, ServiceId, ServiceMode, ServiceSpec,
+    Timestamp, Version,
+};
+
+use super::Malformed;
+use super::field::{enumeration, id, list, malformed, messages, mirrored, nanoseconds, required};
+use crate::v1;
+use crate::v1::service_spec::Mode;
+
+mirrored!(LbPolicy { RoundRobin });
+mirrored!(ConstraintOp { Equal, NotEqual });
+
+impl From<&Service> for v1::Service {
+    fn from(service: &Service) -> Self {
+        Self {
+            id: service.id.to_string(),
+            version: service.version.0,
+            created_at_ms: service.created_at.0,
+            updated_at_ms: service.updated_at.0,
+            spec: Some((&service.spec).into()),
+            spec_version: service.spec_version.0,
+            removing: service.removing,
+        }
+    }
+}
+
+impl TryFrom<v1::Service> for Service {
+    type Error = Malformed;
+
+    fn try_from(message: v1::Service) -> Result<Self, Malformed> {
+        Ok(Self {
+            id: id("id", &message.id, ServiceId::parse)?,
+            version: Version(message.version),
+            created_at: Timestamp(message.created_at_ms),
+            updated_at: Timestamp(message.updated_at_ms),
+            spec: required("spec", message.spec)?,
+            spec_version: Version(message.spec_version),
+            removing: message.removing,
+        })
+    }
+}
+
+impl From<&ServiceSpec> for v1::ServiceSpec {
+    fn from(spec: &ServiceSpec) -> Self {
+        let mode = match spec.mode {
+            ServiceMode::Replicated { replicas } => Mode::Replicated(v1::Replicated { replicas }),
+        };
+        Self {
+            name: spec.name.clone(),
+            labels: spec.labels.clone(),
+            mode: Some(mode),
+            task: Some((&spec.task).into()),
+            ports: messages(&spec.ports),
+            lb_policy: v1::LbPolicy::from(spec.lb_policy).into(),
+            drain_timeout_ns: nanoseconds(spec.drain_timeout),
+        }
+    }
+}
+
+impl TryFrom<v1::ServiceSpec> for ServiceSpec {
+    type Error = Malformed;
+
+    fn try_from(message: v1::ServiceSpec) -> Result<Self, Malformed> {
+        let mode = match message.mode {
+            Some(Mode::Replicated(v1::Replicated { replicas })) => {
+                ServiceMode::Replicated { replicas }
+            }
+            None => return Err(malformed("mode", "missing, or unknown")),
+        };
+        Ok(Self {
+            name: message.name,
+            labels: message.labels,
+            mode,
+            task: required("task", message.task)?,
+            ports: list("ports", message.ports)?,
+            lb_policy: enumeration::<v1::LbPolicy, _>("lb_policy", message.lb_policy)?,
+            drain_timeout: Duration::from_nanos(message.drain_timeout_ns),
+        })
+    }
+}
+
+impl From<&Placement> for v1::Placement {
+    fn from(placement: &Placement) -> Self {
+        Self {
+            constraints: messages(&placement.constraints),
+        }
+    }
+}
+
+impl TryFrom<v1::Placement> for Placement {
+    type Error = Malformed;
+
+    fn try_from(message: v1::Placement) -> Result<Self, Malformed> {
+        Ok(Self {
+            constraints: list("constraints", message.constraints)?,
+        })
+    }
+}
+
+impl From<&Constraint> for v1::Constraint {
+    fn from(constraint: &Constraint) -> Self {
+        Self {
+            key: constraint.key.clone(),
+            op: v1::ConstraintOp::from(constraint.op).into(),
+            value: constraint.value.clone(),
+        }
+    }
+}
+
+impl TryFrom<v1::Constraint> for Constraint {
+    type Error = Malformed;
+
+    fn try_from(message: v1::Constraint) -> Result<Self, Malformed> {
+        Ok(Self {
+            key: message.key,
+            op: enumeration::<v1::ConstraintOp, _>("op", message.op)?,
+            value: message.value,
+        })
+    }
+}
