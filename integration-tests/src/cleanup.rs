@@ -41,7 +41,8 @@ pub fn runs_directory() -> PathBuf {
     env::temp_dir().join("swarmlet-hosts")
 }
 
-/// Control group, below each hierarchy's root, of a run's containers.
+/// Control group, below each hierarchy's root, of a run's containers; each
+/// host has one below it, with its name.
 #[must_use]
 pub fn control_group(run: &str) -> String {
     format!("swarmlet-test-{run}")
@@ -59,7 +60,7 @@ pub fn remove_run(directory: &Path) -> Result<()> {
         .and_then(|name| name.to_str())
         .context("no run's directory")?;
     kill_until_gone(&format!("processes of run {run}"), || remaining(run))?;
-    for group in control_groups(run)? {
+    for group in control_groups(&control_group(run))? {
         remove_groups(&group).with_context(|| format!("cannot remove {}", group.display()))?;
     }
     ignore_absence(fs::remove_dir_all(directory))
@@ -114,7 +115,7 @@ pub fn remaining(run: &str) -> Result<Vec<Process>> {
         .filter_map(|process| process.network)
         .filter(|network| !outside.contains(network))
         .collect();
-    let grouped = grouped(run)?;
+    let grouped = grouped(&control_group(run))?;
 
     let mut found: HashSet<Pid> = all
         .iter()
@@ -141,6 +142,15 @@ pub fn remaining(run: &str) -> Result<Vec<Process>> {
     Ok(all
         .into_iter()
         .filter(|process| found.contains(&process.pid) && !process.zombie)
+        .collect())
+}
+
+/// The processes in a control group, in all of its hierarchies, and in those below it.
+pub(crate) fn group_members(name: &str) -> Result<Vec<Process>> {
+    let members = grouped(name)?.into_iter().filter_map(Pid::from_raw);
+    Ok(members
+        .filter_map(Process::read)
+        .filter(|process| !process.zombie)
         .collect())
 }
 
@@ -187,12 +197,15 @@ fn owner(directory: &Path) -> Option<bool> {
     let mut parts = directory.file_name()?.to_str()?.split('-');
     let pid = Pid::from_raw(parts.next()?.parse().ok()?)?;
     let start_time: u64 = parts.next()?.parse().ok()?;
-    Some(Process::read(pid).is_some_and(|process| process.start_time == start_time))
+    Some(
+        Process::read(pid)
+            .is_some_and(|process| process.start_time == start_time && !process.zombie),
+    )
 }
 
-/// The run's control group in every hierarchy where it is: one in version 2,
-/// one per controller in version 1.
-fn control_groups(run: &str) -> Result<Vec<PathBuf>> {
+/// A control group in every hierarchy where it is: one in version 2, one per
+/// controller in version 1.
+fn control_groups(name: &str) -> Result<Vec<PathBuf>> {
     let root = Path::new("/sys/fs/cgroup");
     let mut roots = vec![root.to_owned()];
     for entry in fs::read_dir(root)? {
@@ -200,15 +213,15 @@ fn control_groups(run: &str) -> Result<Vec<PathBuf>> {
     }
     Ok(roots
         .into_iter()
-        .map(|root| root.join(control_group(run)))
+        .map(|root| root.join(name))
         .filter(|group| group.is_dir())
         .collect())
 }
 
-/// Process ids in the run's control groups and those below.
-fn grouped(run: &str) -> Result<HashSet<i32>> {
+/// Process ids in a control group and those below.
+fn grouped(name: &str) -> Result<HashSet<i32>> {
     let mut found = HashSet::new();
-    let mut groups = control_groups(run)?;
+    let mut groups = control_groups(name)?;
     while let Some(group) = groups.pop() {
         // A group may vanish while it is read: then nothing is in it.
         let members = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();

@@ -46,7 +46,7 @@ impl Engine {
         fs::create_dir_all(&directory)?;
         let engine = Self {
             directory,
-            control_group: format!("/{}/{}", control_group(run), namespace.name()),
+            control_group: format!("{}/{}", control_group(run), namespace.name()),
             containerd: Mutex::default(),
             dockerd: Mutex::default(),
         };
@@ -80,6 +80,11 @@ impl Engine {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.directory.join("docker.sock")
+    }
+
+    /// The control group, below each hierarchy's root, of all its containers.
+    pub(crate) fn control_group(&self) -> &str {
+        &self.control_group
     }
 
     /// The process id of dockerd, to kill or to stop it.
@@ -160,7 +165,7 @@ impl Engine {
             .args(["--exec-root", &at("docker-exec")])
             .args(["--pidfile", &at("dockerd.pid")])
             .args(["--host", &format!("unix://{}", at("docker.sock"))])
-            .args(["--cgroup-parent", &self.control_group])
+            .args(["--cgroup-parent", &format!("/{}", self.control_group)])
             .args(["--exec-opt", "native.cgroupdriver=cgroupfs"])
             .env(ROLE.0, ROLE.1);
         command::log_to(&mut dockerd, &self.directory.join("dockerd.log"))?;

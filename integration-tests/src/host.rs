@@ -100,6 +100,10 @@ impl Host {
         let mut command = self.namespace.command(program);
         command
             .env("SWARMLET_SOCKET", self.socket())
+            .env(
+                "DOCKER_CONFIG",
+                self.namespace.directory().join("docker-config"),
+            )
             .env("SWARMLET_DATA_DIR", self.data_directory())
             .env(
                 "DOCKER_HOST",
@@ -290,6 +294,11 @@ impl Host {
                 .unwrap_or_else(PoisonError::into_inner)
                 .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
             self.guests()
+        })?;
+        // Not left to the engine: one that was killed would ask each container
+        // to stop when it starts again, and wait 10 s for those that do not.
+        cleanup::kill_until_gone(&format!("containers of {}", self.name()), || {
+            cleanup::group_members(self.engine.control_group())
         })?;
         self.accept_all()?;
         self.restart_engine()?;

@@ -1,12 +1,10 @@
 //! The hosts themselves, without swarmlet: what they promise to other tests.
 //! Needs root.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, time::Duration};
 
-use anyhow::{Context, Result};
-use swarmlet_integration_tests::{
-    Host, Hosts, Image, Load, LoadReport, Process, Signal, cleanup, processes, wait_until,
-};
+use anyhow::Result;
+use swarmlet_integration_tests::{Host, Hosts, Image, Load, LoadReport, Signal, wait_until};
 
 /// A container's port on the host, and how long the harness waits for it.
 const PORT: u16 = 20_000;
@@ -15,7 +13,7 @@ const SOON: Duration = Duration::from_secs(10);
 fn image() -> Image {
     Image::new(
         "hostname-server",
-        &PathBuf::from(env!("CARGO_BIN_EXE_hostname-server")),
+        Path::new(env!("CARGO_BIN_EXE_hostname-server")),
         &[],
     )
 }
@@ -175,7 +173,7 @@ fn a_host_is_reset() {
     };
     wait_until(SOON, "sleeper", || Ok(is_guest()?.then_some(()))).unwrap();
     host.signal(sleeper, Signal::STOP).unwrap();
-    std::fs::write(
+    fs::write(
         host.data_directory().join("daemon.pid"),
         sleeper.as_raw_nonzero().to_string(),
     )
@@ -204,69 +202,4 @@ fn a_host_is_reset() {
     );
     let name = run_container(host).unwrap();
     reachable(&hosts[1], host, &name).unwrap();
-}
-
-/// What the machine has of a run: processes, and whatever it can be entered by.
-fn traces(run: &str, networks: &[u64]) -> Result<Vec<Process>> {
-    let mut found = cleanup::remaining(run)?;
-    found.extend(
-        processes()?
-            .into_iter()
-            .filter(|process| process.network.is_some_and(|own| networks.contains(&own))),
-    );
-    Ok(found)
-}
-
-#[test]
-fn nothing_stays_behind() {
-    let hosts = Hosts::start(2, &image()).unwrap();
-    let run = hosts.run_name().to_owned();
-    let directory = hosts.directory().to_owned();
-    let networks: Vec<u64> = hosts
-        .iter()
-        .map(|host| host.namespace().network())
-        .collect();
-    for host in &hosts {
-        run_container(host).unwrap();
-        assert_eq!(
-            host.run("hostname", &[]).unwrap().success().unwrap().trim(),
-            host.name()
-        );
-        // A daemon that has left its parent and its session.
-        host.run("sh", &["-c", "setsid sleep infinity >/dev/null 2>&1 &"])
-            .unwrap()
-            .success()
-            .unwrap();
-    }
-    // A container whose shim is gone has nobody left that it descends from.
-    let shim = cleanup::remaining(&run)
-        .unwrap()
-        .into_iter()
-        .find(|process| process.name.starts_with("containerd-shim"));
-    let shim = shim.context("no shim").unwrap();
-    hosts
-        .iter()
-        .find(|host| host.signal(shim.pid, Signal::KILL).is_ok())
-        .context("nobody's shim")
-        .unwrap();
-    let groups = || {
-        let found = std::process::Command::new("find")
-            .args(["/sys/fs/cgroup", "-name", &cleanup::control_group(&run)])
-            .output();
-        String::from_utf8(found.unwrap().stdout).unwrap()
-    };
-    assert!(traces(&run, &networks).unwrap().len() > 10);
-    assert_ne!(groups(), "");
-
-    drop(hosts);
-
-    assert!(
-        traces(&run, &networks).unwrap().is_empty(),
-        "{:?}",
-        traces(&run, &networks)
-    );
-    assert_eq!(groups(), "");
-    assert!(!directory.exists());
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains(&run), "{mounts}");
 }
