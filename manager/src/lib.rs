@@ -1,1 +1,3 @@
-//! .
+//! The control plane of swarmlet.
+
+pub mod raft;

@@ -1,0 +1,73 @@
+//! The receiving side of Raft between managers.
+//!
+//! Who may call is decided in front of this service; here the caller is a manager of the
+//! cluster. Its bytes are still not trusted to decode.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use swarmlet_proto::v1;
+use tonic::{Request, Response, Status};
+
+use super::types::Consensus;
+use super::wire;
+
+/// The largest message: a chunk of a snapshot or 4 MiB of entries, with room for one entry of
+/// the largest size and the encoding around it.
+pub(crate) const MESSAGE_LIMIT_BYTES: usize = 16 << 20;
+
+/// Hands messages to the consensus library.
+#[derive(Clone)]
+pub struct RaftService {
+    raft_id: u64,
+    raft: Consensus,
+}
+
+impl RaftService {
+    pub(crate) fn new(raft_id: u64, raft: Consensus) -> Self {
+        Self { raft_id, raft }
+    }
+
+    fn decode<T: DeserializeOwned>(&self, request: Request<v1::RaftMessage>) -> Result<T, Status> {
+        wire::decode(self.raft_id, &request.into_inner().body)
+            .map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+
+    fn encode<T: Serialize>(&self, answer: &T) -> Result<Response<v1::RaftMessage>, Status> {
+        let body = wire::encode(self.raft_id, answer)
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(v1::RaftMessage { body }))
+    }
+}
+
+impl std::fmt::Debug for RaftService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RaftService({})", self.raft_id)
+    }
+}
+
+#[tonic::async_trait]
+impl v1::raft_server::Raft for RaftService {
+    async fn append(
+        &self,
+        request: Request<v1::RaftMessage>,
+    ) -> Result<Response<v1::RaftMessage>, Status> {
+        let message = self.decode(request)?;
+        self.encode(&self.raft.append_entries(message).await)
+    }
+
+    async fn vote(
+        &self,
+        request: Request<v1::RaftMessage>,
+    ) -> Result<Response<v1::RaftMessage>, Status> {
+        let message = self.decode(request)?;
+        self.encode(&self.raft.vote(message).await)
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<v1::RaftMessage>,
+    ) -> Result<Response<v1::RaftMessage>, Status> {
+        let message = self.decode(request)?;
+        self.encode(&self.raft.install_snapshot(message).await)
+    }
+}
