@@ -50,17 +50,27 @@ fn nothing_stays_behind() {
             .success()
             .unwrap();
     }
-    // A container whose shim is gone has nobody left that it descends from.
-    let shim = cleanup::remaining(&run)
-        .unwrap()
-        .into_iter()
-        .find(|process| process.name.starts_with("containerd-shim"));
-    let shim = shim.context("no shim").unwrap();
-    hosts
-        .iter()
-        .find(|host| host.signal(shim.pid, Signal::KILL).is_ok())
-        .context("nobody's shim")
-        .unwrap();
+    // With engine and shim gone, a container is nobody's descendant.
+    for name in ["dockerd", "containerd", "containerd-shim"] {
+        let all = cleanup::remaining(&run).unwrap();
+        let found: Vec<_> = all.iter().filter(|process| process.name == name).collect();
+        assert_eq!(found.len(), 2, "{name}: {all:?}");
+        for process in found {
+            kill_process(process.pid, Signal::KILL).unwrap();
+        }
+    }
+    let containers = wait_until(SOON, "containers alone", || {
+        let all = cleanup::remaining(&run)?;
+        let alone = !all
+            .iter()
+            .any(|process| process.name.starts_with("containerd"));
+        Ok(alone.then(|| {
+            all.into_iter()
+                .filter(|process| process.name == "hostname-server")
+                .count()
+        }))
+    });
+    assert_eq!(containers.unwrap(), 2);
     let groups = || {
         let found = Command::new("find")
             .args(["/sys/fs/cgroup", "-name", &cleanup::control_group(&run)])
