@@ -5,7 +5,14 @@
 
 use std::net::SocketAddr;
 
-use crate::model::{LbPolicy, NodeId, Protocol, ServiceId, TaskId, Version};
+use crate::model::{
+    LbPolicy, Node, NodeId, NodeState, PortMode, PortSpec, Protocol, Service, ServiceId, Task,
+    TaskId, TaskPort, TaskState, Version,
+};
+use crate::state::State;
+
+/// Weight of every endpoint for now: all tasks of a service are alike.
+const WEIGHT: u32 = 1;
 
 /// All published ports of the cluster with their endpoints.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,3 +66,83 @@ pub enum EndpointState {
     /// It finishes those it has.
     Draining,
 }
+
+/// The table that follows from the tasks.
+///
+/// An endpoint is a task that runs (and is healthy where there is a check), is not yet told
+/// to stop, and whose node is ready. A service that is being removed has no listener any more,
+/// so that its port is free at once.
+#[must_use]
+pub fn derive(state: &State) -> Table {
+    let mut listeners: Vec<Listener> = state
+        .services()
+        .filter(|service| !service.removing)
+        .flat_map(|service| ingress(&service.spec.ports).map(|port| listener(state, service, port)))
+        .collect();
+    listeners.sort_by_key(|listener| (listener.port, listener.protocol));
+    Table {
+        version: state.version(),
+        listeners,
+    }
+}
+
+/// Whether balancers may have connections to a task: it must be drained before it is stopped.
+/// The tasks of a service that is being removed count, although its listeners are gone.
+#[must_use]
+pub fn is_routable(state: &State, task: &Task) -> bool {
+    let published = |port: &TaskPort| port.mode == PortMode::Ingress;
+    node_of(state, task).is_some() && task.status.ports.iter().any(published)
+}
+
+fn listener(state: &State, service: &Service, port: &PortSpec) -> Listener {
+    let mut endpoints: Vec<Endpoint> = state
+        .tasks_of(&service.id)
+        .filter_map(|task| endpoint(state, task, port))
+        .collect();
+    endpoints.sort_by(|a, b| a.task.cmp(&b.task));
+    Listener {
+        port: port.published,
+        protocol: port.protocol,
+        service: service.id.clone(),
+        service_name: service.spec.name.clone(),
+        policy: service.spec.lb_policy,
+        endpoints,
+    }
+}
+
+fn endpoint(state: &State, task: &Task, port: &PortSpec) -> Option<Endpoint> {
+    let node = node_of(state, task)?;
+    let host = task.status.ports.iter().find(|found| {
+        found.target == port.target
+            && found.protocol == port.protocol
+            && found.mode == PortMode::Ingress
+    })?;
+    let container = task.status.container.as_ref();
+    Some(Endpoint {
+        task: task.id.clone(),
+        node: node.id.clone(),
+        address: SocketAddr::new(node.description.address, host.host),
+        local: container
+            .and_then(|container| container.address)
+            .map(|address| SocketAddr::new(address, port.target)),
+        weight: WEIGHT,
+        state: match task.draining {
+            Some(_) => EndpointState::Draining,
+            None => EndpointState::Ready,
+        },
+    })
+}
+
+/// The node of a task that takes connections, or `None` if it takes none.
+fn node_of<'a>(state: &'a State, task: &Task) -> Option<&'a Node> {
+    let running = task.status.state == TaskState::Running && task.desired <= TaskState::Running;
+    let node = state.node(task.node.as_ref()?)?;
+    (running && node.status.state == NodeState::Ready).then_some(node)
+}
+
+fn ingress(ports: &[PortSpec]) -> impl Iterator<Item = &PortSpec> {
+    ports.iter().filter(|port| port.mode == PortMode::Ingress)
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,17 +7,25 @@
 //!
 //! Start reading at [`model`] (the nouns), then [`command`] (the verbs), [`apply`] (what a
 //! verb does to the [`state`]), and then the deciders: [`orchestrator`] (which tasks there
-//! should be), [`scheduler`] (where they go), [`drain`] (when they may stop) and
-//! [`endpoints`] (who answers on a published port). [`invariants`] says what must hold after
-//! every step.
+//! should be), [`scheduler`] (where they go), [`drain`] (when they may stop), [`liveness`]
+//! (which nodes are there) and [`endpoints`] (who answers on a published port).
+//! [`next_deadline`] says when they are to be asked again although nothing has happened, and
+//! [`invariants`] what must hold after every step.
 
 pub mod apply;
 pub mod command;
+mod deadline;
 pub mod drain;
 pub mod endpoints;
 pub mod event;
 pub mod invariants;
+pub mod liveness;
 pub mod model;
 pub mod orchestrator;
+pub mod random;
 pub mod scheduler;
 pub mod state;
+#[cfg(test)]
+mod testing;
+
+pub use deadline::next_deadline;

@@ -16,7 +16,7 @@ pub struct State {
     pub(crate) nodes: BTreeMap<NodeId, Arc<Node>>,
     pub(crate) services: BTreeMap<ServiceId, Arc<Service>>,
     pub(crate) tasks: BTreeMap<TaskId, Arc<Task>>,
-    by_service: BTreeMap<ServiceId, BTreeSet<TaskId>>,
+    by_service: BTreeMap<ServiceId, BTreeMap<u32, BTreeSet<TaskId>>>,
     by_node: BTreeMap<NodeId, BTreeSet<TaskId>>,
 }
 
@@ -94,16 +94,29 @@ impl State {
         self.tasks.values().map(AsRef::as_ref)
     }
 
-    /// The service of that name.
+    /// The service of that name. One that is being removed has given its name back already,
+    /// and is not found.
     #[must_use]
     pub fn service_named(&self, name: &str) -> Option<&Service> {
-        self.services().find(|service| service.spec.name == name)
+        self.services()
+            .find(|service| service.spec.name == name && !service.removing)
     }
 
-    /// The tasks of a service, by identifier.
+    /// The tasks of a service, by slot and identifier.
     pub fn tasks_of(&self, service: &ServiceId) -> impl Iterator<Item = &Task> {
         self.by_service
             .get(service)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .flatten()
+            .filter_map(|id| self.task(id))
+    }
+
+    /// The tasks of one slot of a service, by identifier.
+    pub fn tasks_in(&self, service: &ServiceId, slot: u32) -> impl Iterator<Item = &Task> {
+        self.by_service
+            .get(service)
+            .and_then(|slots| slots.get(&slot))
             .into_iter()
             .flatten()
             .filter_map(|id| self.task(id))
@@ -118,10 +131,23 @@ impl State {
             .filter_map(|id| self.task(id))
     }
 
+    /// A service, to be changed in place.
+    pub(crate) fn service_mut(&mut self, id: &ServiceId) -> Option<&mut Service> {
+        self.services.get_mut(id).map(Arc::make_mut)
+    }
+
+    /// A task, to be changed in place. Its node must be changed by [`State::put_task`] instead,
+    /// which keeps the indexes in step.
+    pub(crate) fn task_mut(&mut self, id: &TaskId) -> Option<&mut Task> {
+        self.tasks.get_mut(id).map(Arc::make_mut)
+    }
+
     /// Adds or replaces a task, and keeps the indexes in step.
     pub(crate) fn put_task(&mut self, task: Arc<Task>) {
         self.by_service
             .entry(task.service.clone())
+            .or_default()
+            .entry(task.slot)
             .or_default()
             .insert(task.id.clone());
         if let Some(node) = &task.node {
@@ -138,7 +164,12 @@ impl State {
         let Some(task) = self.tasks.remove(id) else {
             return;
         };
-        remove_from(&mut self.by_service, &task.service, id);
+        if let Some(slots) = self.by_service.get_mut(&task.service) {
+            remove_from(slots, &task.slot, id);
+            if slots.is_empty() {
+                self.by_service.remove(&task.service);
+            }
+        }
         if let Some(node) = &task.node {
             remove_from(&mut self.by_node, node, id);
         }

@@ -69,6 +69,13 @@ impl Task {
     pub fn is_live(&self) -> bool {
         !self.status.state.is_terminal()
     }
+
+    /// Whether its slot counts on it: nobody has told it, or is about to tell it, to stop. It
+    /// may have ended by itself nevertheless.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        self.desired <= TaskState::Running && self.draining.is_none()
+    }
 }
 
 /// State of a task, in the order in which it goes through them.
@@ -166,7 +173,8 @@ impl fmt::Display for TaskState {
 pub struct TaskStatus {
     /// How far it has come.
     pub state: TaskState,
-    /// When it came there, by the clock of whoever observed it.
+    /// When the cluster learned of it, by the leader's clock: the clocks of nodes may differ,
+    /// and waits are measured from here.
     #[serde(rename = "Timestamp")]
     pub at: Timestamp,
     /// What is going on, in a few words.

@@ -1,0 +1,132 @@
+//! Rules about one state.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Violation, ensure};
+use crate::endpoints;
+use crate::model::{PortMode, Service, Task, TaskState};
+use crate::scheduler::host_ports;
+use crate::state::State;
+
+/// The most members that a slot may have: a displaced one and its replacement.
+const MEMBERS_PER_SLOT: usize = 2;
+
+pub(super) fn cluster(state: &State) -> Result<(), Violation> {
+    let empty = state.nodes().next().is_none() && state.services().next().is_none();
+    let Some(cluster) = state.cluster() else {
+        return ensure(empty, || "objects without a cluster".to_owned());
+    };
+    let mut raft_ids = BTreeSet::new();
+    for node in state.nodes() {
+        let Some(manager) = &node.manager else {
+            continue;
+        };
+        ensure(raft_ids.insert(manager.raft_id), || {
+            format!("two managers have the number {}", manager.raft_id)
+        })?;
+        ensure(manager.raft_id < cluster.next_raft_id, || {
+            format!("manager number {} will be given out again", manager.raft_id)
+        })?;
+    }
+    Ok(())
+}
+
+pub(super) fn services(state: &State) -> Result<(), Violation> {
+    let mut names = BTreeSet::new();
+    let mut ports = BTreeMap::new();
+    let is_kept = |service: &&Service| !service.removing;
+    for service in state.services().filter(is_kept) {
+        let name = &service.spec.name;
+        ensure(names.insert(name), || format!("two services named {name}"))?;
+        ensure(service.spec_version <= service.version, || {
+            format!("service {name} has a specification from the future")
+        })?;
+        for port in &service.spec.ports {
+            if port.mode != PortMode::Ingress {
+                continue;
+            }
+            ensure(port.published != 0, || {
+                format!("service {name} has an ingress port without a number")
+            })?;
+            let other = ports.insert((port.published, port.protocol), name);
+            ensure(other.is_none(), || {
+                format!("services {other:?} and {name} publish {}", port.published)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn tasks(state: &State) -> Result<(), Violation> {
+    for task in state.tasks() {
+        let broken = |rule: &str| Err(Violation(format!("task {} {rule}", task.id)));
+        if state.service(&task.service).is_none() {
+            return broken("has no service");
+        }
+        if task.slot == 0 {
+            return broken("has no slot");
+        }
+        if !state
+            .tasks_in(&task.service, task.slot)
+            .any(|other| other.id == task.id)
+        {
+            return broken("is not in the index of its slot");
+        }
+        if let Some(node) = &task.node {
+            if task.is_live() && state.node(node).is_none() {
+                return broken("lives on a node that does not exist");
+            }
+            if !state.tasks_on(node).any(|other| other.id == task.id) {
+                return broken("is not in the index of its node");
+            }
+        }
+        let placed = task.status.state >= TaskState::Assigned && task.is_live();
+        if placed != (task.node.is_some() && task.is_live()) {
+            return broken("is placed without a node, or has a node without being placed");
+        }
+        if task.status.state == TaskState::Remove {
+            return broken("was observed in a state that is only ever desired");
+        }
+    }
+    Ok(())
+}
+
+/// Two members of a slot at most, and so two endpoints: the second is there only to replace the
+/// first one, whose node is down or drained (or was, until this moment).
+pub(super) fn slots(state: &State) -> Result<(), Violation> {
+    let mut slots: BTreeMap<_, usize> = BTreeMap::new();
+    for task in state
+        .tasks()
+        .filter(|task| task.is_live() && task.is_member())
+    {
+        *slots.entry((&task.service, task.slot)).or_default() += 1;
+    }
+    for ((service, slot), count) in slots {
+        ensure(count <= MEMBERS_PER_SLOT, || {
+            format!("slot {slot} of service {service} has {count} members")
+        })?;
+    }
+    for listener in endpoints::derive(state).listeners {
+        for endpoint in listener.endpoints {
+            let runs = |task: &Task| task.status.state == TaskState::Running && task.is_live();
+            ensure(state.task(&endpoint.task).is_some_and(runs), || {
+                format!("endpoint {} does not run", endpoint.task)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn nodes(state: &State) -> Result<(), Violation> {
+    for node in state.nodes() {
+        let mut ports = BTreeSet::new();
+        for task in state.tasks_on(&node.id).filter(|task| task.is_live()) {
+            for (port, protocol) in host_ports(task) {
+                ensure(ports.insert((port, protocol)), || {
+                    format!("two tasks on node {} have port {port}/{protocol}", node.id)
+                })?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! Which nodes may have a task. Each filter explains its refusal in Docker's words.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::constraint;
+use super::load::{Load, host_ports};
+use crate::model::{Availability, Node, NodeState, RuntimeKind, Task};
+
+/// Why a node cannot have a task. The order is that in which the filters are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// It is not ready, or it is paused or drained.
+    NotAvailable,
+    /// The image is for the other runtime.
+    Runtime,
+    /// A constraint of the service does not hold.
+    Constraint,
+    /// The reservations do not fit.
+    Resources,
+    /// A port of the task is taken.
+    HostPort,
+}
+
+impl Refusal {
+    fn text(self) -> &'static str {
+        match self {
+            Self::NotAvailable => "not available for new tasks",
+            Self::Runtime => "unsupported runtime",
+            Self::Constraint => "scheduling constraints not satisfied",
+            Self::Resources => "insufficient resources",
+            Self::HostPort => "host-mode port already in use",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+/// Refusals by reason. Its text is Docker's: `no suitable node (insufficient resources on 2
+/// nodes; 1 node not available for new tasks)`.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(BTreeMap<Refusal, usize>);
+
+impl Refusals {
+    pub(super) fn count(&mut self, refusal: Refusal) {
+        *self.0.entry(refusal).or_insert(0) += 1;
+    }
+}
+
+impl fmt::Display for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no suitable node")?;
+        // The most frequent reason is the most useful one, so it comes first.
+        let mut reasons: Vec<(&Refusal, &usize)> = self.0.iter().collect();
+        reasons.sort_by_key(|&(refusal, &count)| (std::cmp::Reverse(count), *refusal));
+        for (position, (refusal, &count)) in reasons.into_iter().enumerate() {
+            f.write_str(if position == 0 { " (" } else { "; " })?;
+            let nodes = if count == 1 { "node" } else { "nodes" };
+            match refusal {
+                Refusal::NotAvailable => write!(f, "{count} {nodes} {refusal}")?,
+                _ => write!(f, "{refusal} on {count} {nodes}")?,
+            }
+        }
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        f.write_str(")")
+    }
+}
+
+/// The filters that look at the node alone, not at what it carries.
+pub(super) fn lasting(node: &Node, task: &Task) -> Result<(), Refusal> {
+    if node.status.state != NodeState::Ready || node.spec.availability != Availability::Active {
+        return Err(Refusal::NotAvailable);
+    }
+    if !runs(node.description.runtime, task) {
+        return Err(Refusal::Runtime);
+    }
+    let constraints = &task.spec.placement.constraints;
+    if !constraints.iter().all(|c| constraint::holds(c, node)) {
+        return Err(Refusal::Constraint);
+    }
+    Ok(())
+}
+
+/// The filters that look at what the node carries.
+pub(super) fn by_load(node: &Node, load: &Load, task: &Task) -> Result<(), Refusal> {
+    let (capacity, wanted) = (node.description.resources, task.spec.resources.reservations);
+    // A task that reserves nothing fits a node that is overbooked, too (its capacity may have
+    // shrunk since).
+    let fits = |wanted: u64, reserved: u64, capacity: u64| {
+        wanted == 0 || reserved.saturating_add(wanted) <= capacity
+    };
+    let cpus = fits(
+        wanted.nano_cpus,
+        load.reserved.nano_cpus,
+        capacity.nano_cpus,
+    );
+    let memory = fits(
+        wanted.memory_bytes,
+        load.reserved.memory_bytes,
+        capacity.memory_bytes,
+    );
+    if !cpus || !memory {
+        return Err(Refusal::Resources);
+    }
+    if host_ports(task).any(|port| load.host_ports.contains(&port)) {
+        return Err(Refusal::HostPort);
+    }
+    Ok(())
+}
+
+/// Whether a runtime can run the task's image. A path is never an image reference, and the
+/// other way about, so a mixed cluster places each where it can run; `whoami` is built in for
+/// both.
+fn runs(runtime: RuntimeKind, task: &Task) -> bool {
+    let Some(container) = task.spec.container() else {
+        return false;
+    };
+    let path = container.image.starts_with(['/', '.']);
+    match runtime {
+        RuntimeKind::Docker => !path,
+        RuntimeKind::Process => path || container.image == "whoami",
+    }
+}
