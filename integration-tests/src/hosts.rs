@@ -1,25 +1,22 @@
 //! Several hosts on one switch, and a client that is none of them.
 
 use std::{
-    env, fs,
-    io::PipeWriter,
+    env,
     net::Ipv4Addr,
     ops::Index,
-    os::unix::process::CommandExt,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
     slice,
-    sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
-    time::Instant,
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::{Host, Image, Namespace, Process, cleanup, host::ImportedFrom, sibling_binary};
+use crate::{
+    Host, Image, Namespace, cleanup,
+    host::ImportedFrom,
+    run::{Clock, Run},
+};
 
 /// What the harness runs, and `integration-tests/install-prerequisites` installs.
 const PROGRAMS: [&str; 8] = [
@@ -256,69 +253,6 @@ impl<'a> IntoIterator for &'a Hosts {
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
-    }
-}
-
-/// The directory of one run, its reaper, and the duty to remove all.
-struct Run {
-    name: String,
-    directory: PathBuf,
-    reaper: Child,
-    /// Closes when this process ends: the reaper's signal.
-    alive: Option<PipeWriter>,
-}
-
-impl Run {
-    fn begin() -> Result<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let pid = rustix::process::getpid();
-        let own = Process::read(pid).context("cannot read the own process in /proc")?;
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{}-{number}", pid.as_raw_nonzero(), own.start_time);
-        let directory = cleanup::runs_directory().join(&name);
-        fs::create_dir_all(&directory)?;
-        let (reader, writer) = std::io::pipe()?;
-        // A process group of its own: Ctrl-C and a test runner that kills its group must not end it.
-        let reaper = Command::new(sibling_binary("test-reaper")?)
-            .arg(&directory)
-            .stdin(Stdio::from(reader))
-            .process_group(0)
-            .spawn()
-            .context("cannot start test-reaper")?;
-        Ok(Self {
-            name,
-            directory,
-            reaper,
-            alive: Some(writer),
-        })
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        let mut clock = Clock::start();
-        if let Err(error) = cleanup::remove_run(&self.directory) {
-            eprintln!("hosts: {error:#}");
-        }
-        drop(self.alive.take());
-        if let Err(error) = self.reaper.wait() {
-            eprintln!("hosts: cannot wait for test-reaper: {error}");
-        }
-        clock.lap("clean-up");
-    }
-}
-
-/// Prints how long each step took: a harness that becomes slow is noticed.
-struct Clock(Instant);
-
-impl Clock {
-    fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    fn lap(&mut self, step: &str) {
-        eprintln!("hosts: {step}: {:.2} s", self.0.elapsed().as_secs_f64());
-        self.0 = Instant::now();
     }
 }
 
