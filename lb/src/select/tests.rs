@@ -112,6 +112,19 @@ fn a_panicking_retry_prefers_what_is_not_ejected() {
 }
 
 #[test]
+fn retries_leave_the_order_alone_and_take_turns_themselves() {
+    let mut rotation = rotation(&[ready(1), ready(2), ready(3), ready(4)]);
+    let mut order = Vec::new();
+    let mut retried = Vec::new();
+    for _ in 0..8 {
+        order.push(rotation.choose(&[]).unwrap().0);
+        retried.push(rotation.choose(&[EndpointKey(1)]).unwrap().0);
+    }
+    assert_eq!(order, [1, 2, 3, 4, 1, 2, 3, 4]);
+    assert_eq!(retried, [2, 3, 4, 2, 3, 4, 2, 3]);
+}
+
+#[test]
 fn all_tried_is_none() {
     let mut rotation = rotation(&[ready(1), draining(2)]);
     assert_eq!(rotation.choose(&[EndpointKey(1)]), None);

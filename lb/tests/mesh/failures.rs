@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use swarmlet_lb::{Event, status::EndpointCondition};
+use swarmlet_lb::{Event, status::EndpointCondition, table::Endpoint};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -106,6 +106,26 @@ async fn a_silent_endpoint_is_left_out_after_the_second_time() {
     }
     assert_eq!(slow, 2);
     assert_eq!(mesh.listener(port).await.traffic.connect_failures, 2);
+    mesh.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_meets_the_same_endpoint_twice_only_if_there_is_no_other() {
+    let mut mesh = Mesh::start_with(|config| {
+        config.timeouts.connect = Duration::from_millis(50);
+    })
+    .await;
+    let port = own_port();
+    let (silent, good) = (Silent::new(), Backend::named("good").await);
+    // So heavy that every turn but one in a hundred is its own.
+    let heavy = Endpoint {
+        weight: 100,
+        ..ready("silent", silent.address)
+    };
+    mesh.set(&[listener(port, vec![heavy, ready("good", good.address)])])
+        .await;
+    assert_eq!(fetch(port).await.unwrap(), "good");
+    assert_eq!(mesh.listener(port).await.traffic.connect_failures, 1);
     mesh.stop().await;
 }
 

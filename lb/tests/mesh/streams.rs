@@ -43,6 +43,17 @@ impl Bridge {
         }
     }
 
+    /// The same, after a byte has gone through: until then the balancer may
+    /// take an endpoint's reset for a failed connect, and rightly try again.
+    async fn connect_and_greet(&mut self) -> (TcpStream, TcpStream) {
+        let (mut client, mut server) = self.connect().await;
+        client.write_all(b"x").await.unwrap();
+        soon("the greeting", server.read_exact(&mut [0]))
+            .await
+            .unwrap();
+        (client, server)
+    }
+
     /// Both ends of a new connection through the balancer.
     async fn connect(&mut self) -> (TcpStream, TcpStream) {
         let client = TcpStream::connect((own_ip(), self.port)).await.unwrap();
@@ -172,10 +183,10 @@ async fn either_side_may_end_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_is_passed_on_as_a_reset() {
     let mut bridge = Bridge::new().await;
-    let (client, mut server) = bridge.connect().await;
+    let (client, mut server) = bridge.connect_and_greet().await;
     reset(client);
     assert_reset(&mut server).await;
-    let (mut client, server) = bridge.connect().await;
+    let (mut client, server) = bridge.connect_and_greet().await;
     reset(server);
     assert_reset(&mut client).await;
     bridge.stop().await;
