@@ -1,0 +1,219 @@
+use std::fs;
+use std::path::Path;
+
+use swarmlet_core::model::{
+    Availability, ClusterId, Node, NodeDescription, NodeId, NodeSpec, NodeState, NodeStatus,
+    Platform, Resources, Role, RuntimeKind, Timestamp, Version,
+};
+use swarmlet_core::state::State;
+use swarmlet_proto::identity::PeerIdentity;
+
+use super::{Callers, RULES, Refusal, View, callers, check};
+
+const WORKER: u128 = 1;
+const MANAGER: u128 = 2;
+const DEMOTED: u128 = 3;
+const REMOVED: u128 = 4;
+
+fn own_cluster() -> ClusterId {
+    ClusterId::from_random(100)
+}
+
+/// Every `Service/Method` of the .proto files, in the order of the files.
+fn every_rpc() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto/proto/swarmlet/v1");
+    let mut rpcs = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let mut service = "";
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("service") => service = words.next().unwrap(),
+                Some("rpc") => {
+                    let method = words.next().unwrap().split('(').next().unwrap();
+                    rpcs.push(format!("/swarmlet.v1.{service}/{method}"));
+                }
+                _ => {}
+            }
+        }
+    }
+    rpcs.sort();
+    rpcs
+}
+
+fn node(id: u128, role: Role) -> Node {
+    Node {
+        id: NodeId::from_random(id),
+        version: Version(1),
+        created_at: Timestamp(0),
+        spec: NodeSpec {
+            role,
+            availability: Availability::Active,
+            labels: Default::default(),
+        },
+        description: NodeDescription {
+            hostname: format!("n{id}"),
+            address: [127, 0, 0, 1].into(),
+            platform: Platform {
+                os: "linux".to_owned(),
+                arch: "amd64".to_owned(),
+            },
+            resources: Resources::default(),
+            runtime: RuntimeKind::Process,
+            engine_version: String::new(),
+            engine_labels: Default::default(),
+            task_ports: (20000, 29999),
+            schema: 1,
+            program_version: String::new(),
+        },
+        status: NodeStatus {
+            state: NodeState::Ready,
+            message: String::new(),
+            since: Timestamp(0),
+        },
+        manager: None,
+        port_problems: Vec::new(),
+    }
+}
+
+fn state() -> State {
+    let nodes = vec![
+        node(WORKER, Role::Worker),
+        node(MANAGER, Role::Manager),
+        node(DEMOTED, Role::Worker),
+    ];
+    State::restore(Version(9), None, nodes, Vec::new(), Vec::new())
+}
+
+fn peer(id: u128, role: Role) -> PeerIdentity {
+    PeerIdentity {
+        node: NodeId::from_random(id),
+        cluster: own_cluster(),
+        role,
+        not_after: Timestamp(u64::MAX),
+    }
+}
+
+fn decide(path: &str, peer: Option<&PeerIdentity>, follows: bool) -> Result<(), Refusal> {
+    let (state, cluster) = (state(), own_cluster());
+    let view = View {
+        cluster: &cluster,
+        state: &state,
+        follows_known_leader: follows,
+    };
+    check(path, peer, view)
+}
+
+#[test]
+fn every_rpc_has_a_rule_and_every_rule_an_rpc() {
+    let served: Vec<String> = every_rpc()
+        .into_iter()
+        .filter(|path| !path.starts_with("/swarmlet.v1.Local/"))
+        .collect();
+    let mut rules: Vec<String> = RULES.iter().map(|(path, _)| (*path).to_owned()).collect();
+    rules.sort();
+    assert_eq!(served, rules);
+    assert!(
+        served.len() >= 20,
+        "the .proto files were not read: {served:?}"
+    );
+}
+
+#[test]
+fn the_local_service_is_nobodys_over_the_network() {
+    let local: Vec<String> = every_rpc()
+        .into_iter()
+        .filter(|path| path.starts_with("/swarmlet.v1.Local/"))
+        .collect();
+    assert_eq!(local.len(), 4, "{local:?}");
+    for path in local {
+        assert_eq!(callers(&path), None);
+        assert_eq!(
+            decide(&path, Some(&peer(MANAGER, Role::Manager)), true),
+            Err(Refusal::NoRule(path))
+        );
+    }
+}
+
+/// Every RPC by every identity: the whole table, spelled out by kind of RPC.
+#[test]
+fn every_rpc_by_every_identity() {
+    let foreign = PeerIdentity {
+        cluster: ClusterId::from_random(200),
+        ..peer(MANAGER, Role::Manager)
+    };
+    // In this order: no certificate, another cluster's, worker, manager, a worker that was a
+    // manager when its certificate was signed, a removed worker, a removed manager.
+    let identities = [
+        None,
+        Some(foreign),
+        Some(peer(WORKER, Role::Worker)),
+        Some(peer(MANAGER, Role::Manager)),
+        Some(peer(DEMOTED, Role::Manager)),
+        Some(peer(REMOVED, Role::Worker)),
+        Some(peer(REMOVED, Role::Manager)),
+    ];
+    for path in every_rpc() {
+        let allowed: Vec<bool> = identities
+            .iter()
+            .map(|peer| decide(&path, peer.as_ref(), true).is_ok())
+            .collect();
+        let expected = match path.as_str() {
+            "/swarmlet.v1.Ca/Join" => [true; 7],
+            "/swarmlet.v1.Ca/Renew" | "/swarmlet.v1.Dispatcher/Session" => {
+                [false, false, true, true, true, false, false]
+            }
+            path if path.starts_with("/swarmlet.v1.Local/") => [false; 7],
+            _ => [false, false, false, true, false, false, false],
+        };
+        assert_eq!(allowed, expected, "{path}");
+    }
+}
+
+#[test]
+fn a_path_without_a_rule_is_refused_to_everybody() {
+    for path in ["/swarmlet.v1.Raft/Append2", "/swarmlet.v1.Raft/", "/", ""] {
+        let refusal = decide(path, Some(&peer(MANAGER, Role::Manager)), false);
+        assert_eq!(refusal, Err(Refusal::NoRule(path.to_owned())));
+    }
+}
+
+#[test]
+fn a_replica_that_lags_listens_to_unknown_managers_in_raft_alone() {
+    let newcomer = peer(REMOVED, Role::Manager);
+    for (path, rule) in RULES {
+        let allowed = decide(path, Some(&newcomer), false).is_ok();
+        let expected = path.starts_with("/swarmlet.v1.Raft/") || rule == Callers::Anybody;
+        assert_eq!(allowed, expected, "{path}");
+        // Never a worker, known or not.
+        if rule == Callers::Managers {
+            assert!(decide(path, Some(&peer(REMOVED, Role::Worker)), false).is_err());
+            assert!(decide(path, Some(&peer(WORKER, Role::Worker)), false).is_err());
+        }
+    }
+}
+
+#[test]
+fn refusals_say_who_and_why() {
+    let refusal = |peer: PeerIdentity| {
+        decide("/swarmlet.v1.Control/ListNodes", Some(&peer), true)
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        refusal(peer(WORKER, Role::Worker)),
+        "node 0000000000000000000000001 is a worker, and this call is for managers"
+    );
+    assert_eq!(
+        refusal(peer(REMOVED, Role::Manager)),
+        "node 0000000000000000000000004 is not part of the cluster: it was removed, or joined a \
+         moment ago"
+    );
+    assert_eq!(
+        decide("/swarmlet.v1.Control/ListNodes", None, true)
+            .unwrap_err()
+            .to_string(),
+        "this call needs a certificate of the cluster"
+    );
+}

@@ -1,0 +1,208 @@
+//! Collects what the sessions of this manager report and brings it to the leader, itself or
+//! another one, at most every [`INTERVAL`].
+//!
+//! What could not be delivered is kept and merged with what comes later, so that a report is
+//! lost only with its session; the agent then sends everything again. A new leader knows
+//! nothing of acknowledgements, so after a change every live session's table is sent again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use swarmlet_core::model::NodeId;
+use swarmlet_proto::v1;
+use swarmlet_proto::v1::peer_client::PeerClient;
+
+use crate::dialer::Dialer;
+use crate::leader::intake::Intake;
+use crate::news::{self, Batch, NodeNews, TableNews};
+use crate::raft::{Leadership, Raft};
+use crate::status;
+
+/// Pause between two deliveries. Short beside what a person notices, long enough that a
+/// hundred nodes' heartbeats make ten calls a second and not a hundred.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// Pause after a delivery failed.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How long a delivery may take: longer than a proposal, so that the leader's own answer
+/// comes first.
+const DEADLINE: Duration = Duration::from_secs(4);
+
+/// Tasks of one delivery at most, so that a message stays far below 4 MiB.
+const MAX_STATUSES: usize = 2000;
+
+/// A cheap handle; the work is done by [`run`].
+#[derive(Clone, Default)]
+pub(crate) struct Collector {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    inner: std::sync::Mutex<Inner>,
+    filled: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    waiting: Batch,
+    /// The last table report of each live session.
+    tables: BTreeMap<NodeId, Option<TableNews>>,
+}
+
+impl Collector {
+    /// Notes that a session has begun.
+    pub(crate) fn opened(&self, node: &NodeId) {
+        self.lock().tables.insert(node.clone(), None);
+    }
+
+    /// Takes what a node reports; an empty report is a heartbeat.
+    pub(crate) fn report(&self, node: &NodeId, news: NodeNews) {
+        {
+            let mut inner = self.lock();
+            if let Some(table) = &news.table {
+                inner.tables.insert(node.clone(), Some(table.clone()));
+            }
+            inner.waiting.entry(node.clone()).or_default().merge(news);
+        }
+        self.shared.filled.notify_one();
+    }
+
+    /// Forgets a node whose session has ended.
+    pub(crate) fn closed(&self, node: &NodeId) {
+        let mut inner = self.lock();
+        inner.waiting.remove(node);
+        inner.tables.remove(node);
+    }
+
+    /// Takes what waits, up to the bound of one delivery.
+    fn take(&self) -> Batch {
+        let mut inner = self.lock();
+        let mut batch = Batch::new();
+        let mut statuses = 0;
+        while statuses < MAX_STATUSES
+            && let Some((node, news)) = inner.waiting.pop_first()
+        {
+            statuses += news.statuses.len();
+            batch.insert(node, news);
+        }
+        if !inner.waiting.is_empty() {
+            self.shared.filled.notify_one();
+        }
+        batch
+    }
+
+    /// Puts back what could not be delivered, under what came meanwhile.
+    fn put_back(&self, batch: Batch) {
+        {
+            let mut inner = self.lock();
+            for (node, mut earlier) in batch {
+                if !inner.tables.contains_key(&node) {
+                    continue;
+                }
+                if let Some(later) = inner.waiting.remove(&node) {
+                    earlier.merge(later);
+                }
+                inner.waiting.insert(node, earlier);
+            }
+        }
+        self.shared.filled.notify_one();
+    }
+
+    /// Makes everything wait again that only the leader's memory knows.
+    fn send_again(&self) {
+        {
+            let mut guard = self.lock();
+            let inner = &mut *guard;
+            for (node, table) in &inner.tables {
+                let news = inner.waiting.entry(node.clone()).or_default();
+                if news.table.is_none() {
+                    news.table.clone_from(table);
+                }
+            }
+        }
+        self.shared.filled.notify_one();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.shared
+            .inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Delivers until it is cancelled.
+pub(crate) async fn run(
+    collector: Collector,
+    raft: Raft,
+    intake: Intake,
+    dialer: Dialer,
+    stop: CancellationToken,
+) {
+    let mut leadership = raft.watch_leadership();
+    let work = async {
+        let mut known: Option<(u64, Option<u64>)> = None;
+        loop {
+            tokio::select! {
+                () = collector.shared.filled.notified() => {}
+                changed = leadership.changed() => if changed.is_err() { return },
+            }
+            let now = leadership.borrow_and_update().clone();
+            let current = (now.term, now.leader.as_ref().map(|leader| leader.raft_id));
+            if known != Some(current) {
+                known = Some(current);
+                collector.send_again();
+            }
+            if !deliver(&collector, &now, &intake, &dialer).await {
+                sleep(RETRY).await;
+            }
+            sleep(INTERVAL).await;
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work => {}
+    }
+}
+
+/// One delivery; tells whether it succeeded.
+async fn deliver(
+    collector: &Collector,
+    leadership: &Leadership,
+    intake: &Intake,
+    dialer: &Dialer,
+) -> bool {
+    let batch = collector.take();
+    if batch.is_empty() {
+        return true;
+    }
+    let sent = async {
+        if leadership.is_self {
+            return intake
+                .accept(&batch)
+                .await
+                .map_err(|e| status::of_proposal(&e));
+        }
+        let Some(leader) = &leadership.leader else {
+            return Err(status::not_leader());
+        };
+        let mut peer = PeerClient::new(dialer.channel(leader.address));
+        let v1::ReportResponse {} = peer.report(news::encode(&batch)).await?.into_inner();
+        Ok(())
+    };
+    let failure = match timeout(DEADLINE, sent).await {
+        Ok(Ok(())) => return true,
+        Ok(Err(status)) => status.message().to_owned(),
+        Err(_) => format!("no answer within {DEADLINE:?}"),
+    };
+    tracing::debug!(%failure, nodes = batch.len(), "reports not delivered yet");
+    collector.put_back(batch);
+    false
+}

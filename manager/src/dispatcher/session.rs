@@ -1,0 +1,240 @@
+//! One agent's stream: assignments, tables and managers out, heartbeats and reports in.
+//!
+//! ```text
+//! opened ──hello──► state is current ──► Welcome, complete set, table, managers ──► differences …
+//!     ends when: the agent goes · a later session replaces it · the node is removed · shutdown
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use swarmlet_core::model::{NodeId, Version};
+use swarmlet_core::state::State;
+use swarmlet_proto::v1;
+use swarmlet_proto::v1::agent_message::Kind as From;
+use swarmlet_proto::v1::manager_message::Kind as To;
+use swarmlet_proto::v1::peer_client::PeerClient;
+
+use super::Place;
+use super::assignments::Sent;
+use super::collector::Collector;
+use super::feed::TableFeed;
+use crate::dialer::Dialer;
+use crate::news::{self, NodeNews, TableNews};
+use crate::raft::Raft;
+use crate::status;
+
+/// How long an agent may take to introduce itself.
+const HELLO_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a session waits for this manager's state to be current. An election takes less;
+/// after it the agent had better try another manager.
+const CURRENT_WAIT: Duration = Duration::from_secs(5);
+
+/// Differences are sent at most this often; what changes meanwhile goes together.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// Heartbeats that fit into the time after which a silent node counts as unknown: two may be
+/// lost, and the third is still in time.
+const HEARTBEATS: u32 = 4;
+
+/// No heartbeat is asked for more often than this, whatever the settings say.
+const MIN_HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// Published ports that a node may complain about; more there cannot be.
+const MAX_PORT_PROBLEMS: usize = 65536;
+
+/// What a session works with.
+pub(crate) struct Session {
+    pub(crate) node: NodeId,
+    pub(crate) raft: Raft,
+    pub(crate) dialer: Dialer,
+    pub(crate) feed: TableFeed,
+    pub(crate) collector: Collector,
+    pub(crate) outbound: mpsc::Sender<Result<v1::ManagerMessage, Status>>,
+}
+
+impl Session {
+    /// Runs the session to its end and tells the agent why it ended.
+    pub(crate) async fn run(
+        &self,
+        mut inbound: Streaming<v1::AgentMessage>,
+        place: &Place,
+        stop: CancellationToken,
+    ) {
+        let end = tokio::select! {
+            () = place.replaced.cancelled() => {
+                Err(Status::aborted("a later session of this node took its place"))
+            }
+            () = stop.cancelled() => Err(Status::unavailable("this manager is stopping")),
+            () = self.outbound.closed() => Ok(()),
+            end = self.talk(&mut inbound) => end,
+        };
+        let reason = end.as_ref().err().map(Status::message);
+        tracing::info!(node = %self.node, reason, "session ended");
+        if let Err(status) = end {
+            // An agent that has gone, or reads nothing, cannot be told.
+            let _ = self.outbound.try_send(Err(status));
+        }
+    }
+
+    async fn talk(&self, inbound: &mut Streaming<v1::AgentMessage>) -> Result<(), Status> {
+        let hello = timeout(HELLO_WAIT, inbound.message()).await;
+        let Ok(Some(v1::AgentMessage {
+            kind: Some(From::Hello(hello)),
+        })) = hello.map_err(|_| Status::deadline_exceeded("no hello within 5 s"))?
+        else {
+            return Err(Status::invalid_argument("a session begins with a hello"));
+        };
+        let description = hello
+            .description
+            .ok_or_else(|| Status::invalid_argument("the hello has no node description"))?;
+        let news = NodeNews {
+            description: Some(description.try_into()?),
+            ..NodeNews::default()
+        };
+        timeout(CURRENT_WAIT, self.current())
+            .await
+            .map_err(|_| Status::unavailable("this manager's state is not current"))??;
+        tracing::info!(node = %self.node, "session began");
+        self.collector.report(&self.node, news);
+        tokio::select! {
+            end = self.listen(inbound) => end,
+            end = self.tell() => end,
+        }
+    }
+
+    /// Waits until this manager has applied everything that was committed when the session
+    /// began. A replica that has just come back knows nothing of the latest tasks, and its
+    /// complete set would make the agent stop them.
+    async fn current(&self) -> Result<(), Status> {
+        let leadership = self.raft.watch_leadership().borrow().clone();
+        let version = if leadership.is_self {
+            let state = self.raft.linearizable().await;
+            state.map_err(|e| status::of_proposal(&e))?.version()
+        } else {
+            let leader = leadership.leader.ok_or_else(status::not_leader)?;
+            let mut peer = PeerClient::new(self.dialer.channel(leader.address));
+            let read = peer.read_version(v1::ReadVersionRequest {}).await?;
+            Version(read.into_inner().version)
+        };
+        let mut states = self.raft.watch_state();
+        let applied = states.wait_for(|state| state.version() >= version).await;
+        applied.map_err(|_| Status::unavailable("this manager is stopping"))?;
+        self.feed.reached(version).await;
+        Ok(())
+    }
+
+    async fn listen(&self, inbound: &mut Streaming<v1::AgentMessage>) -> Result<(), Status> {
+        while let Some(message) = inbound.message().await? {
+            let mut news = NodeNews::default();
+            match message.kind {
+                Some(From::Heartbeat(v1::Heartbeat {})) => {}
+                Some(From::Statuses(batch)) => {
+                    let state = self.raft.state();
+                    news.statuses = news::statuses(batch)?;
+                    // Only what is its own: nothing else is a node's to say, and so what
+                    // waits for the leader is never more than the node's tasks.
+                    news.statuses.retain(|id, _| {
+                        state
+                            .task(id)
+                            .is_some_and(|task| task.node.as_ref() == Some(&self.node))
+                    });
+                }
+                Some(From::Table(report)) => {
+                    let mut table = TableNews::try_from(report)?;
+                    let state = self.raft.state();
+                    table.draining.retain(|id, _| state.task(id).is_some());
+                    table.port_problems.truncate(MAX_PORT_PROBLEMS);
+                    news.table = Some(table);
+                }
+                Some(From::Hello(_)) => {
+                    return Err(Status::invalid_argument("a second hello in one session"));
+                }
+                // A newer agent may say what this manager does not know; it is still alive.
+                None => {}
+            }
+            self.collector.report(&self.node, news);
+        }
+        Ok(())
+    }
+
+    async fn tell(&self) -> Result<(), Status> {
+        let mut states = self.raft.watch_state();
+        let mut tables = self.feed.subscribe();
+        let mut sent = Sent::default();
+
+        let state = states.borrow_and_update().clone();
+        self.send(To::Welcome(self.welcome(&state)?)).await?;
+        self.send(To::Assignments(sent.complete(&state, &self.node)))
+            .await?;
+        let table = tables.borrow_and_update().clone();
+        self.send(To::Table((*table).clone())).await?;
+        let mut managers = managers(&state);
+        self.send(To::Managers(managers.clone())).await?;
+        loop {
+            let last = Instant::now();
+            tokio::select! {
+                changed = states.changed() => changed.map_err(|_| stopping())?,
+                changed = tables.changed() => changed.map_err(|_| stopping())?,
+            }
+            sleep_until(last + INTERVAL).await;
+            let state = states.borrow_and_update().clone();
+            if state.node(&self.node).is_none() {
+                return Err(removed(&self.node));
+            }
+            for changes in sent.changes(&state, &self.node) {
+                self.send(To::Assignments(changes)).await?;
+            }
+            if tables.has_changed().map_err(|_| stopping())? {
+                let table: Arc<v1::EndpointTable> = tables.borrow_and_update().clone();
+                self.send(To::Table((*table).clone())).await?;
+            }
+            let now = self::managers(&state);
+            if now != managers {
+                managers = now;
+                self.send(To::Managers(managers.clone())).await?;
+            }
+        }
+    }
+
+    fn welcome(&self, state: &State) -> Result<v1::Welcome, Status> {
+        let node = state.node(&self.node).ok_or_else(|| removed(&self.node))?;
+        let spec = state
+            .cluster()
+            .map(|cluster| cluster.spec.clone())
+            .unwrap_or_default();
+        let heartbeat = (spec.node_unknown_after / HEARTBEATS).max(MIN_HEARTBEAT);
+        Ok(v1::Welcome {
+            heartbeat_ms: u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX),
+            spec: Some((&node.spec).into()),
+        })
+    }
+
+    async fn send(&self, kind: To) -> Result<(), Status> {
+        let message = v1::ManagerMessage { kind: Some(kind) };
+        self.outbound
+            .send(Ok(message))
+            .await
+            .map_err(|_| Status::cancelled("the agent went away"))
+    }
+}
+
+fn managers(state: &State) -> v1::ManagerList {
+    v1::ManagerList {
+        managers: crate::managers::addresses(state),
+    }
+}
+
+fn removed(node: &NodeId) -> Status {
+    Status::permission_denied(format!("node {node} was removed from the cluster"))
+}
+
+fn stopping() -> Status {
+    Status::unavailable("this manager is stopping")
+}

@@ -1,0 +1,255 @@
+//! Sends calls that only the leader can answer to the leader, as the raw HTTP requests that
+//! they are: no message is decoded on the way, so a new RPC needs nothing here.
+//!
+//! Roles have been checked before, against the original caller. A header keeps requests from
+//! going in circles while two managers take each other for the leader.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State as Injected};
+use axum::http::{HeaderValue, request};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tonic::Status;
+use tower::ServiceExt;
+
+use swarmlet_core::model::{NodeId, Role};
+use swarmlet_proto::identity::PeerIdentity;
+use swarmlet_proto::transport::Caller;
+
+use crate::dialer::Dialer;
+use crate::raft::{Leadership, Raft};
+use crate::status::{NO_LEADER, NOT_LEADER_KEY};
+
+/// Marks a forwarded request; it is answered or refused, never forwarded again.
+const FORWARDED: &str = "x-swarmlet-forwarded";
+
+/// Carries the original caller's address, which the rate limit of joins counts by.
+const SOURCE: &str = "x-swarmlet-source";
+
+/// Carry who made the call, which the leader cannot see from the connection any more.
+const NODE: &str = "x-swarmlet-node";
+const ROLE: &str = "x-swarmlet-role";
+
+/// How long a request waits for a leader. An election takes less than this; a user who waits
+/// longer wants to know why.
+const LEADER_WAIT: Duration = Duration::from_secs(2);
+
+/// How long the leader may take to begin its answer. Its own proposals give up after 2 s.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// The same for changes of the voters, where a new manager first catches up.
+const VOTER_WAIT: Duration = Duration::from_secs(120);
+
+/// Pause before a manager that is not the leader any more is asked again.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// The largest request that is passed on; tonic's own limit for a message.
+const MAX_REQUEST_BYTES: usize = 4 << 20;
+
+/// Services that only the leader answers.
+const LEADER_ONLY: [&str; 4] = [
+    "/swarmlet.v1.Ca/",
+    "/swarmlet.v1.Control/",
+    "/swarmlet.v1.Peer/AddVoter",
+    "/swarmlet.v1.Peer/RemoveVoter",
+];
+
+/// What the middleware needs.
+#[derive(Clone)]
+pub(crate) struct Forwarder {
+    /// Says who leads.
+    pub(crate) raft: Raft,
+    /// Reaches it.
+    pub(crate) dialer: Dialer,
+}
+
+/// The address that a call came from first, however it was forwarded.
+///
+/// The header counts only where a manager has sent it: anybody could write it.
+pub(crate) fn source<T>(request: &tonic::Request<T>) -> Option<IpAddr> {
+    let caller = request.extensions().get::<Caller>()?;
+    let by_manager = caller
+        .identity
+        .as_ref()
+        .is_some_and(|identity| identity.role == Role::Manager);
+    let named = || request.metadata().get(SOURCE)?.to_str().ok()?.parse().ok();
+    by_manager
+        .then(named)
+        .flatten()
+        .or(Some(caller.address.ip()))
+}
+
+/// The node that a call came from first, however it was forwarded.
+///
+/// [`Ca::renew`](swarmlet_proto::v1::ca_server::Ca::renew) needs it: a forwarded request comes
+/// with the certificate of the manager that passed it on.
+pub(crate) fn caller<T>(request: &tonic::Request<T>) -> Option<PeerIdentity> {
+    let direct = request.extensions().get::<PeerIdentity>()?;
+    if direct.role != Role::Manager || !request.metadata().contains_key(FORWARDED) {
+        return Some(direct.clone());
+    }
+    let node = request.metadata().get(NODE)?.to_str().ok()?;
+    let role = match request.metadata().get(ROLE)?.to_str().ok()? {
+        "worker" => Role::Worker,
+        "manager" => Role::Manager,
+        _ => return None,
+    };
+    Some(PeerIdentity {
+        node: NodeId::parse(node).ok()?,
+        role,
+        ..direct.clone()
+    })
+}
+
+/// The middleware between the access check and the services.
+pub(crate) async fn forward(
+    Injected(forwarder): Injected<Forwarder>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path();
+    if !LEADER_ONLY.iter().any(|prefix| path.starts_with(prefix)) {
+        return next.run(request).await;
+    }
+    // From anybody else the header means nothing: it could be written to be refused only.
+    if request.headers().contains_key(FORWARDED) {
+        if forwarder.leadership().is_self {
+            return next.run(request).await;
+        }
+        return crate::status::not_leader().into_http();
+    }
+    let (parts, body) = request.into_parts();
+    // All of these calls are unary, so the whole body can be kept and sent again where a
+    // manager answers that it is not the leader any more.
+    match axum::body::to_bytes(body, MAX_REQUEST_BYTES).await {
+        Ok(body) => forwarder.answer(parts, body, next).await,
+        Err(_) => Status::out_of_range(format!(
+            "the request is too large: at most {MAX_REQUEST_BYTES} bytes"
+        ))
+        .into_http(),
+    }
+}
+
+impl Forwarder {
+    fn leadership(&self) -> Leadership {
+        self.raft.watch_leadership().borrow().clone()
+    }
+
+    /// Asks whoever leads until one who does answers.
+    async fn answer(&self, parts: request::Parts, body: Bytes, next: Next) -> Response {
+        let deadline = Instant::now() + LEADER_WAIT;
+        loop {
+            let Some(leadership) = self.leader(deadline).await else {
+                return Status::unavailable(NO_LEADER).into_http();
+            };
+            let mut request = Request::from_parts(parts.clone(), Body::from(body.clone()));
+            let response = match leadership.leader {
+                _ if leadership.is_self => next.clone().run(request).await,
+                Some(leader) => {
+                    mark(&mut request);
+                    match self.send(leader.address, request).await {
+                        Ok(response) => response,
+                        Err(Unsent::Retry) => crate::status::not_leader().into_http(),
+                        Err(Unsent::Failed(status)) => return status.into_http(),
+                    }
+                }
+                None => crate::status::not_leader().into_http(),
+            };
+            // Whoever answers so has done nothing, so asking again repeats nothing.
+            if !response.headers().contains_key(NOT_LEADER_KEY) {
+                return response;
+            }
+            if Instant::now() + RETRY_PAUSE >= deadline {
+                return Status::unavailable(NO_LEADER).into_http();
+            }
+            sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn leader(&self, deadline: Instant) -> Option<Leadership> {
+        let mut leadership = self.raft.watch_leadership();
+        let known = leadership.wait_for(|now| now.is_self || now.leader.is_some());
+        match timeout_at(deadline, known).await {
+            Ok(Ok(known)) => Some(known.clone()),
+            // The deadline passed, or Raft stopped.
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
+
+    async fn send(
+        &self,
+        address: std::net::SocketAddr,
+        request: Request,
+    ) -> Result<Response, Unsent> {
+        let wait = if request.uri().path().starts_with("/swarmlet.v1.Peer/") {
+            VOTER_WAIT
+        } else {
+            ANSWER_WAIT
+        };
+        let channel = self.dialer.channel(address);
+        let sent = channel.oneshot(request.map(tonic::body::Body::new));
+        match timeout(wait, sent).await {
+            Ok(Ok(response)) => Ok(response.map(Body::new)),
+            Ok(Err(error)) => {
+                let status = Status::from_error(Box::new(error));
+                tracing::debug!(%address, %status, "leader not reached");
+                if never_connected(&status) {
+                    return Err(Unsent::Retry);
+                }
+                Err(Unsent::Failed(Status::unavailable(
+                    "the connection to the leader broke; whether the change was made is unknown",
+                )))
+            }
+            Err(_) => Err(Unsent::Failed(Status::deadline_exceeded(
+                "the leader does not answer; whether the change was made is unknown",
+            ))),
+        }
+    }
+}
+
+/// Why there is no answer of the leader.
+enum Unsent {
+    /// There was no connection at all: nothing can have happened.
+    Retry,
+    /// It is unknown what happened.
+    Failed(Status),
+}
+
+/// Writes down what the leader cannot see: that the request was forwarded, and for whom. What
+/// the caller may have written there itself goes.
+fn mark(request: &mut Request) {
+    let extensions = request.extensions();
+    let source = extensions
+        .get::<Caller>()
+        .map(|caller| caller.address.ip().to_string());
+    let peer = extensions.get::<PeerIdentity>();
+    let (node, role) = (
+        peer.map(|peer| peer.node.to_string()),
+        peer.map(|peer| peer.role.to_string()),
+    );
+    let headers = request.headers_mut();
+    for (name, value) in [(SOURCE, source), (NODE, node), (ROLE, role)] {
+        headers.remove(name);
+        if let Some(value) = value.and_then(|text| HeaderValue::from_str(&text).ok()) {
+            headers.insert(name, value);
+        }
+    }
+    headers.insert(FORWARDED, HeaderValue::from_static("1"));
+}
+
+/// Whether a connection was refused or timed out before it carried anything.
+fn never_connected(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -1,0 +1,92 @@
+//! Takes what nodes report into the leader's memory and, where it belongs there, into the log.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use swarmlet_core::command::Command;
+use swarmlet_core::model::NodeId;
+use swarmlet_core::state::State;
+
+use super::memory::Memory;
+use crate::news::{Batch, NodeNews};
+use crate::raft::{ProposeError, Raft};
+
+/// Commands of one proposal at most: an entry of a thousand statuses of a few hundred bytes
+/// stays far below the megabyte that an entry may have.
+const MAX_COMMANDS: usize = 256;
+
+/// The leader's ear.
+#[derive(Clone)]
+pub(crate) struct Intake {
+    raft: Raft,
+    memory: Arc<Memory>,
+}
+
+impl Intake {
+    pub(crate) fn new(raft: Raft, memory: Arc<Memory>) -> Self {
+        Self { raft, memory }
+    }
+
+    /// Takes a batch in; returns once all that belongs into the log has been committed.
+    ///
+    /// # Errors
+    /// As a proposal's. The batch may then be handed in again: everything in it is idempotent.
+    pub(crate) async fn accept(&self, batch: &Batch) -> Result<(), ProposeError> {
+        self.memory.take(batch, Instant::now());
+        let state = self.raft.state();
+        let mut commands = Vec::new();
+        for (node, news) in batch {
+            commands_of(&state, node, news, &mut commands);
+        }
+        while !commands.is_empty() {
+            let rest = commands.split_off(commands.len().min(MAX_COMMANDS));
+            let committed = self.raft.propose(commands).await?;
+            for refused in committed.results.iter().filter_map(|r| r.as_ref().err()) {
+                // The task or the node went away in the meantime, or a later status is known.
+                tracing::debug!(reason = %refused, "report not taken");
+            }
+            commands = rest;
+        }
+        Ok(())
+    }
+}
+
+/// The commands that bring the state up to what a node reports; what the state says already
+/// is left out.
+fn commands_of(state: &State, id: &NodeId, news: &NodeNews, commands: &mut Vec<Command>) {
+    let Some(node) = state.node(id) else {
+        return;
+    };
+    if let Some(description) = &news.description
+        && *description != node.description
+    {
+        commands.push(Command::DescribeNode {
+            id: id.clone(),
+            description: Box::new(description.clone()),
+        });
+    }
+    for (task_id, status) in &news.statuses {
+        let Some(task) = state.task(task_id) else {
+            continue;
+        };
+        if task.node.as_ref() != Some(id) {
+            tracing::warn!(node = %id, task = %task_id, "node reports on a task that is not its own");
+            continue;
+        }
+        if task.status != *status && status.state >= task.status.state {
+            commands.push(Command::ReportTask {
+                id: task_id.clone(),
+                by: Some(id.clone()),
+                status: Box::new(status.clone()),
+            });
+        }
+    }
+    if let Some(table) = &news.table
+        && table.port_problems != node.port_problems
+    {
+        commands.push(Command::ReportPorts {
+            id: id.clone(),
+            problems: table.port_problems.clone(),
+        });
+    }
+}

@@ -1,0 +1,105 @@
+//! What the leader knows by ear alone: heartbeats and balancers' acknowledgements.
+//!
+//! None of it is in the log; it changes too often, and a new leader may do without: clocks
+//! start anew, acknowledgements are sent again, and silence counts as none.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use swarmlet_core::drain::{Acks, NodeAck};
+use swarmlet_core::model::{NodeId, Version};
+use swarmlet_core::{liveness, state::State};
+
+use crate::news::{Batch, TableNews};
+
+/// A heartbeat after a longer pause than this may change a decision, and wakes the loop at
+/// once; of the others it hears at its next round. Heartbeats come about every second.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// The leader's memory; shared by the loop, which reads, and the intake, which writes.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Since when this manager leads.
+    since: Option<Instant>,
+    heartbeats: BTreeMap<NodeId, Instant>,
+    tables: BTreeMap<NodeId, TableNews>,
+}
+
+impl Memory {
+    /// Starts all clocks anew: this manager leads from now on. Heartbeats from before do not
+    /// count, because none could arrive while nobody led; what balancers have acknowledged
+    /// stays true.
+    pub(crate) fn begin(&self, now: Instant) {
+        self.lock().since = Some(now);
+    }
+
+    /// Takes in what nodes reported.
+    pub(crate) fn take(&self, batch: &Batch, now: Instant) {
+        let mut wake = false;
+        {
+            let mut inner = self.lock();
+            for (node, news) in batch {
+                let before = inner.heartbeats.insert(node.clone(), now);
+                wake |= before.is_none_or(|last| now.saturating_duration_since(last) > PAUSE);
+                if let Some(table) = &news.table {
+                    let before = inner.tables.insert(node.clone(), table.clone());
+                    wake |= before.as_ref() != Some(table);
+                }
+            }
+        }
+        if wake {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits until something came that may change a decision.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// How long ago each node was heard, as [`liveness::judge`] wants it; forgets nodes that
+    /// are not in the state.
+    pub(crate) fn ages(&self, state: &State, now: Instant) -> BTreeMap<NodeId, Duration> {
+        let mut inner = self.lock();
+        inner
+            .heartbeats
+            .retain(|node, _| state.node(node).is_some());
+        inner.tables.retain(|node, _| state.node(node).is_some());
+        let since = inner.since.unwrap_or(now);
+        let heard = inner
+            .heartbeats
+            .iter()
+            .filter(|(_, last)| **last >= since)
+            .map(|(node, last)| (node.clone(), now.saturating_duration_since(*last)))
+            .collect();
+        liveness::ages(state, &heard, now.saturating_duration_since(since))
+    }
+
+    /// How far the balancers have come.
+    pub(crate) fn acks(&self) -> Acks {
+        let inner = self.lock();
+        let nodes = inner.tables.iter().map(|(node, table)| {
+            let ack = NodeAck {
+                version: Version(table.version),
+                active: table.draining.clone(),
+            };
+            (node.clone(), ack)
+        });
+        Acks {
+            nodes: nodes.collect(),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

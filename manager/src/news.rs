@@ -1,0 +1,171 @@
+//! What nodes report, on its way from their sessions to the leader.
+//!
+//! Everything here is "the latest": a later report of the same thing replaces an earlier one,
+//! so that what waits for a leader stays as large as the cluster however long it waits.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+
+use swarmlet_core::model::{InvalidId, NodeDescription, NodeId, PortProblem, TaskId, TaskStatus};
+use swarmlet_proto::convert::Malformed;
+use swarmlet_proto::v1;
+
+/// Everything new of one node; its presence is a heartbeat.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct NodeNews {
+    /// What the node says of itself, at the start of a session.
+    pub(crate) description: Option<NodeDescription>,
+    /// The latest status of each task that it reported on.
+    pub(crate) statuses: BTreeMap<TaskId, TaskStatus>,
+    /// How far its balancer has come.
+    pub(crate) table: Option<TableNews>,
+}
+
+/// How far a node's balancer has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct TableNews {
+    /// The version that every worker of it works by.
+    pub(crate) version: u64,
+    /// Connections still open, by draining task.
+    pub(crate) draining: BTreeMap<TaskId, u64>,
+    /// Published ports that it cannot serve.
+    pub(crate) port_problems: Vec<PortProblem>,
+}
+
+/// News of several nodes.
+pub(crate) type Batch = BTreeMap<NodeId, NodeNews>;
+
+impl NodeNews {
+    /// Takes in what came later.
+    pub(crate) fn merge(&mut self, later: Self) {
+        if later.description.is_some() {
+            self.description = later.description;
+        }
+        self.statuses.extend(later.statuses);
+        if later.table.is_some() {
+            self.table = later.table;
+        }
+    }
+}
+
+/// Reads a status batch; at the end of a session's wire.
+pub(crate) fn statuses(batch: v1::StatusBatch) -> Result<BTreeMap<TaskId, TaskStatus>, Malformed> {
+    let mut statuses = BTreeMap::new();
+    for report in batch.reports {
+        let status = report.status.unwrap_or_default();
+        statuses.insert(task_id(&report.task_id)?, status.try_into()?);
+    }
+    Ok(statuses)
+}
+
+impl TryFrom<v1::TableReport> for TableNews {
+    type Error = Malformed;
+
+    fn try_from(report: v1::TableReport) -> Result<Self, Malformed> {
+        let mut draining = BTreeMap::new();
+        for endpoint in report.draining {
+            draining.insert(task_id(&endpoint.task_id)?, endpoint.active);
+        }
+        let problems = report.port_problems.into_iter().map(TryInto::try_into);
+        Ok(Self {
+            version: report.version,
+            draining,
+            port_problems: problems.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<&TableNews> for v1::TableReport {
+    fn from(news: &TableNews) -> Self {
+        let draining = news
+            .draining
+            .iter()
+            .map(|(task, active)| v1::DrainingEndpoint {
+                task_id: task.to_string(),
+                active: *active,
+            });
+        Self {
+            version: news.version,
+            draining: draining.collect(),
+            port_problems: news.port_problems.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// Encodes a batch for another manager.
+pub(crate) fn encode(batch: &Batch) -> v1::ReportRequest {
+    let nodes = batch.iter().map(|(node, news)| {
+        let reports = news.statuses.iter().map(|(task, status)| v1::TaskReport {
+            task_id: task.to_string(),
+            status: Some(status.into()),
+        });
+        let statuses = v1::StatusBatch {
+            reports: reports.collect(),
+        };
+        v1::NodeReport {
+            node_id: node.to_string(),
+            description: news
+                .description
+                .as_ref()
+                .map(|description| v1::NodeDescription::from(description).encode_to_vec())
+                .unwrap_or_default(),
+            statuses: if statuses.reports.is_empty() {
+                Vec::new()
+            } else {
+                vec![statuses.encode_to_vec()]
+            },
+            table: news
+                .table
+                .as_ref()
+                .map(|table| v1::TableReport::from(table).encode_to_vec())
+                .unwrap_or_default(),
+        }
+    });
+    v1::ReportRequest {
+        nodes: nodes.collect(),
+    }
+}
+
+/// Reads a batch of another manager.
+pub(crate) fn decode(request: v1::ReportRequest) -> Result<Batch, Malformed> {
+    let mut batch = Batch::new();
+    for report in request.nodes {
+        let mut news = NodeNews::default();
+        if !report.description.is_empty() {
+            news.description =
+                Some(message::<v1::NodeDescription>(&report.description)?.try_into()?);
+        }
+        for bytes in &report.statuses {
+            news.statuses.extend(statuses(message(bytes)?)?);
+        }
+        if !report.table.is_empty() {
+            news.table = Some(message::<v1::TableReport>(&report.table)?.try_into()?);
+        }
+        let node = NodeId::parse(&report.node_id).map_err(|error| malformed("node_id", &error))?;
+        batch.insert(node, news);
+    }
+    Ok(batch)
+}
+
+fn message<M: Message + Default>(bytes: &[u8]) -> Result<M, Malformed> {
+    M::decode(bytes).map_err(|source| Malformed::Bytes {
+        what: "report",
+        source,
+    })
+}
+
+fn task_id(text: &str) -> Result<TaskId, Malformed> {
+    TaskId::parse(text).map_err(|error| malformed("task_id", &error))
+}
+
+fn malformed(field: &str, reason: &InvalidId) -> Malformed {
+    Malformed::Field {
+        field: field.to_owned(),
+        reason: reason.to_string(),
+    }
+}
+
+#[cfg(test)]
+#[path = "news_tests.rs"]
+mod tests;
