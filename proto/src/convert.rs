@@ -54,6 +54,3 @@ impl From<Malformed> for tonic::Status {
         Self::invalid_argument(error.to_string())
     }
 }
-
-#[cfg(test)]
-mod tests;

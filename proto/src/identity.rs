@@ -262,6 +262,3 @@ where
 fn moment(seconds: i64) -> Timestamp {
     Timestamp(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000))
 }
-
-#[cfg(test)]
-mod tests;

@@ -7,6 +7,7 @@
 mod channel;
 mod connection;
 mod pinned;
+mod port;
 mod server;
 mod store;
 mod unix;
@@ -14,6 +15,7 @@ mod unix;
 pub use channel::channel;
 pub use connection::Caller;
 pub use pinned::{JoinError, pinned_channel};
-pub use server::{ServeError, serve};
+pub use port::serve;
+pub use server::ServeError;
 pub use store::IdentityStore;
 pub use unix::{serve_unix, unix_channel};

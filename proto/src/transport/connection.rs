@@ -23,17 +23,19 @@ pub struct Caller {
 
 /// A stream that fails once `end` is ready, whatever state it is in: that is how a connection
 /// is cut from outside of the HTTP server that owns it.
-pub(super) struct Connection<S> {
+///
+/// `C` becomes an extension of each request.
+pub(super) struct Connection<S, C> {
     stream: S,
-    caller: Caller,
+    caller: C,
     /// `None` once it was ready.
     end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-impl<S> Connection<S> {
+impl<S, C> Connection<S, C> {
     pub(super) fn new(
         stream: S,
-        caller: Caller,
+        caller: C,
         end: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         Self {
@@ -55,15 +57,15 @@ impl<S> Connection<S> {
     }
 }
 
-impl<S> Connected for Connection<S> {
-    type ConnectInfo = Caller;
+impl<S, C: Clone + Send + Sync + 'static> Connected for Connection<S, C> {
+    type ConnectInfo = C;
 
-    fn connect_info(&self) -> Caller {
+    fn connect_info(&self) -> C {
         self.caller.clone()
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+impl<S: AsyncRead + Unpin, C: Unpin> AsyncRead for Connection<S, C> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -74,7 +76,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+impl<S: AsyncWrite + Unpin, C: Unpin> AsyncWrite for Connection<S, C> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

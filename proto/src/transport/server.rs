@@ -1,44 +1,33 @@
-//! The server of a node's port: TLS, callers by their certificates, and an accept loop that
-//! goes on whatever happens to single connections.
+//! What the servers on the node's port and on the local socket have in common: settings, the
+//! end, and patience with failing accepts.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper::http;
-use swarmlet_core::model::Timestamp;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tower::util::MapRequestLayer;
 
 use super::connection::{Caller, Connection};
-use super::store::IdentityStore;
 use crate::identity::PeerIdentity;
-
-/// A handshake of a caller that means it takes milliseconds.
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Handshakes under way at a time. A thousand nodes that reconnect together are served in a
-/// few rounds; without a limit they would all be slow at once, and time out.
-const MAX_HANDSHAKES: usize = 256;
 
 /// When the system has no descriptor or memory for a connection, trying again at once would
 /// only burn the CPU that could free some.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A caller that is gone is noticed after interval plus timeout. It frees memory only, whether
-/// a node lives is told by its heartbeats: half as often as the callers' own pings suffices.
+/// A caller that is gone is noticed after interval plus timeout. It frees memory only, because
+/// whether a node lives is told by its heartbeats: far less often than the callers' own pings
+/// suffices.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -67,35 +56,41 @@ pub enum ServeError {
     },
 }
 
-/// Serves the routes until `shutdown` is ready, and returns once every connection is closed.
+/// Serves the connections that `accept` sends into `accepted`, until `shutdown` is ready and
+/// the calls under way have finished or had their grace.
 ///
-/// Each request carries a [`Caller`] as an extension and, where the caller has a certificate,
-/// its [`PeerIdentity`]. A connection ends when the caller's certificate does and when its
-/// node is [disconnected](IdentityStore::disconnect). Dropping the future ends everything at
-/// once.
-///
-/// # Errors
-/// [`ServeError::Http`]; errors of single connections are logged at most.
-pub async fn serve(
-    listener: TcpListener,
-    identities: IdentityStore,
+/// `closing`, which ends the connections, is cancelled then, and also when the future is
+/// dropped.
+pub(super) async fn run<S, C>(
     routes: Routes,
+    accepted: mpsc::Receiver<Connection<S, C>>,
+    accept: impl Future<Output = Infallible>,
+    closing: CancellationToken,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), ServeError> {
+) -> Result<(), ServeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    C: Clone + Unpin + Send + Sync + 'static,
+{
+    let _closed_at_the_end = closing.clone().drop_guard();
     let stopping = CancellationToken::new();
-    let closing = CancellationToken::new();
-    let _close_when_dropped = closing.clone().drop_guard();
-    // Connections wait here for a moment only, until the HTTP server takes them.
-    let (sender, accepted) = mpsc::channel(1);
     let accepted = ReceiverStream::new(accepted).map(Ok::<_, Infallible>);
-    let serving = server()
-        .layer(MapRequestLayer::new(attach_identity as fn(_) -> _))
+    let attach: fn(_) -> _ = attach_identity;
+    let serving = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(MAX_STREAMS)
+        .layer(MapRequestLayer::new(attach))
         .serve_with_incoming_shutdown(routes, accepted, stopping.clone().cancelled_owned());
     tokio::pin!(serving);
-    tokio::select! {
-        result = &mut serving => return Ok(result?),
-        never = accept(listener, &identities, &closing, sender) => match never {},
-        () = shutdown => stopping.cancel(),
+    // A block, so that `accept` and with it the listener are gone before the grace begins.
+    {
+        tokio::pin!(accept);
+        tokio::select! {
+            result = &mut serving => return Ok(result?),
+            never = accept => match never {},
+            () = shutdown => stopping.cancel(),
+        }
     }
     if let Ok(result) = tokio::time::timeout(SHUTDOWN_GRACE, &mut serving).await {
         return Ok(result?);
@@ -104,112 +99,26 @@ pub async fn serve(
     Ok(serving.await?)
 }
 
-/// What servers on the port and on the socket have in common.
-pub(super) fn server() -> Server {
-    Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .max_concurrent_streams(MAX_STREAMS)
-}
-
-/// Makes the caller's identity an extension of its own, for who needs nothing else.
-fn attach_identity<B>(mut request: http::Request<B>) -> http::Request<B> {
-    let caller = request.extensions().get::<Caller>();
-    if let Some(identity) = caller.and_then(|caller| caller.identity.clone()) {
-        request.extensions_mut().insert::<PeerIdentity>(identity);
-    }
-    request
-}
-
-type Accepted = Connection<TlsStream<TcpStream>>;
-
-/// Accepts for ever. Each handshake is a task of its own, so that a caller who stalls in it
-/// holds nobody up.
-async fn accept(
-    listener: TcpListener,
-    identities: &IdentityStore,
-    closing: &CancellationToken,
-    sender: mpsc::Sender<Accepted>,
-) -> Infallible {
-    let permits = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-    let mut handshakes = JoinSet::new();
+/// The next connection. It never gives up: an accept loop that ends on an error leaves a node
+/// that runs and cannot be reached.
+pub(super) async fn next<T>(
+    mut poll_accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
+) -> T {
     let mut failing = false;
     loop {
-        while handshakes.try_join_next().is_some() {}
-        let Ok(permit) = permits.clone().acquire_owned().await else {
-            unreachable!("the semaphore is never closed");
+        let error = match poll_fn(&mut poll_accept).await {
+            Ok(connection) => return connection,
+            Err(error) => error,
         };
-        let (stream, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) if is_of_one_connection(&error) => continue,
-            Err(error) => {
-                if !failing {
-                    tracing::warn!(%error, "cannot accept connections, trying again");
-                }
-                failing = true;
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        failing = false;
-        let (identities, closing, sender) = (identities.clone(), closing.clone(), sender.clone());
-        handshakes.spawn(async move {
-            let greeted = greet(stream, address, &identities, closing);
-            match tokio::time::timeout(HANDSHAKE_DEADLINE, greeted).await {
-                // It fails only while the server ends, and the connection with it.
-                Ok(Ok(connection)) => drop(sender.send(connection).await),
-                Ok(Err(error)) => tracing::debug!(%address, %error, "refused a connection"),
-                Err(_) => tracing::debug!(%address, "no handshake within the deadline"),
-            }
-            drop(permit);
-        });
-    }
-}
-
-/// Shakes hands, finds out who it is, and ties the connection to the caller's credential.
-async fn greet(
-    stream: TcpStream,
-    address: SocketAddr,
-    identities: &IdentityStore,
-    closing: CancellationToken,
-) -> io::Result<Accepted> {
-    stream.set_nodelay(true)?;
-    let acceptor = TlsAcceptor::from(identities.server_config());
-    let stream = acceptor.accept(stream).await?;
-    let refused = |reason: String| io::Error::new(io::ErrorKind::PermissionDenied, reason);
-    let identity = match stream.get_ref().1.peer_certificates() {
-        None | Some([]) => None,
-        Some(chain) => Some(
-            PeerIdentity::from_certificates(chain).map_err(|error| refused(error.to_string()))?,
-        ),
-    };
-    let Some(peer) = &identity else {
-        let caller = Caller { address, identity };
-        return Ok(Connection::new(stream, caller, closing.cancelled_owned()));
-    };
-    if peer.cluster != identities.identity().cluster {
-        return Err(refused(format!(
-            "node {} belongs to cluster {}",
-            peer.node, peer.cluster
-        )));
-    }
-    let removed = identities.connection_of(&peer.node);
-    let expired = tokio::time::sleep(time_until(peer.not_after));
-    let end = async move {
-        tokio::select! {
-            () = closing.cancelled() => {}
-            () = removed.cancelled() => {}
-            () = expired => {}
+        if is_of_one_connection(&error) {
+            continue;
         }
-    };
-    Ok(Connection::new(stream, Caller { address, identity }, end))
-}
-
-fn time_until(moment: Timestamp) -> Duration {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Duration::from_millis(moment.0).saturating_sub(now)
+        if !failing {
+            tracing::warn!(%error, "cannot accept connections, trying again");
+        }
+        failing = true;
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
 }
 
 /// Whether the error came with a connection that broke before it was accepted, and says
@@ -222,4 +131,41 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::Interrupted
     )
+}
+
+/// Makes the caller's identity an extension of its own, for who needs nothing else.
+fn attach_identity(mut request: http::Request<Body>) -> http::Request<Body> {
+    let caller = request.extensions().get::<Caller>();
+    if let Some(identity) = caller.and_then(|caller| caller.identity.clone()) {
+        request.extensions_mut().insert::<PeerIdentity>(identity);
+    }
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn accepting_survives_every_error() {
+        let mut results = VecDeque::from([
+            Err(io::ErrorKind::ConnectionAborted.into()),
+            Err(io::ErrorKind::ConnectionReset.into()),
+            Err(io::Error::from_raw_os_error(24)), // EMFILE
+            Err(io::Error::from_raw_os_error(12)), // ENOMEM
+            Ok("connection"),
+        ]);
+        let start = Instant::now();
+        let found = next(|_| Poll::Ready(results.pop_front().unwrap())).await;
+        assert_eq!(found, "connection");
+        // It paused for the two that come again at once, and for no other.
+        assert_eq!(
+            start.elapsed().as_millis() / 10,
+            2 * ACCEPT_PAUSE.as_millis() / 10
+        );
+    }
 }

@@ -1,26 +1,25 @@
 //! The socket between the command line and the daemon of its own machine.
 
+use std::convert::Infallible;
 use std::fs::{self, Permissions};
 use std::future::Future;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use super::server::{ServeError, server};
+use super::connection::Connection;
+use super::server::{self, ServeError};
 
 /// Owner and group may command the daemon, nobody else.
 const MODE: u32 = 0o660;
-
-/// As for the port: calls under way may finish, watches are cut.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
 /// A channel to the daemon that listens on a socket. It connects with the first call.
 #[must_use]
@@ -51,22 +50,23 @@ pub async fn serve_unix(
         path: path.display().to_string(),
         source,
     })?;
-    let _socket = RemovedAtTheEnd(path.to_owned());
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving =
-        server().serve_with_incoming_shutdown(routes, UnixListenerStream::new(listener), async {
-            // An error means that the sender is gone, which is the end as well.
-            let _ = stopped.await;
-        });
-    tokio::pin!(serving);
-    tokio::select! {
-        result = &mut serving => return Ok(result?),
-        () = shutdown => drop(stop),
-    }
-    match tokio::time::timeout(SHUTDOWN_GRACE, serving).await {
-        Ok(result) => Ok(result?),
-        // What is still open now ends with the process.
-        Err(_) => Ok(()),
+    let _removed_at_the_end = Socket(path.to_owned());
+    let (sender, accepted) = mpsc::channel(1);
+    let closing = CancellationToken::new();
+    let accept = accept(listener, closing.clone(), sender);
+    server::run(routes, accepted, accept, closing, shutdown).await
+}
+
+async fn accept(
+    listener: UnixListener,
+    closing: CancellationToken,
+    sender: mpsc::Sender<Connection<UnixStream, ()>>,
+) -> Infallible {
+    loop {
+        let (stream, _) = server::next(|context| listener.poll_accept(context)).await;
+        let connection = Connection::new(stream, (), closing.clone().cancelled_owned());
+        // Sending fails only while the server ends, and the connection with it.
+        drop(sender.send(connection).await);
     }
 }
 
@@ -83,24 +83,33 @@ async fn listen(path: &Path) -> io::Result<UnixListener> {
                 "there is a file of that name, and it is no socket",
             ));
         }
-        Ok(_) => {
-            if UnixStream::connect(path).await.is_ok() {
-                return Err(io::Error::new(
-                    io::ErrorKind::AddrInUse,
-                    "another daemon listens on it",
-                ));
-            }
-            fs::remove_file(path)?;
+        Ok(_) if UnixStream::connect(path).await.is_ok() => {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another daemon listens on it",
+            ));
         }
+        Ok(_) => {}
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, Permissions::from_mode(MODE))?;
+    // Made under another name and put in place with its mode, because between bind and chmod
+    // the umask alone would say who may connect.
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&new)?;
+    fs::set_permissions(&new, Permissions::from_mode(MODE))?;
+    fs::rename(&new, path)?;
     Ok(listener)
 }
 
-struct RemovedAtTheEnd(PathBuf);
+/// The socket's name, removed when the server ends.
+struct Socket(PathBuf);
 
-impl Drop for RemovedAtTheEnd {
+impl Drop for Socket {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.0) {
             tracing::debug!(path = %self.0.display(), %error, "the socket is gone already");
