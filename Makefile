@@ -1,0 +1,43 @@
+# Everything a developer runs. `make demo` and `make test` do all of their own set-up on a
+# fresh Debian or Ubuntu machine with a Rust toolchain and a C compiler.
+
+CARGO ?= cargo
+TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+BINARY := $(TARGET_DIR)/$(TRIPLE)/debug/swarmlet
+
+.PHONY: help build demo check test test-fast test-hosts static deny
+
+help: ## Lists the targets.
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+build: ## Builds the static binary, optimised.
+	$(CARGO) build --release --locked
+
+demo: ## Three nodes on this machine, ten containers, requests through each; Ctrl-C ends it.
+	$(CARGO) run --release --locked --quiet -- demo $(ARGS)
+
+check: ## Formatting, lints, licences.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(MAKE) --no-print-directory deny
+
+deny:
+	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
+	$(CARGO) deny --offline check licenses bans sources
+
+test: test-fast static test-hosts ## Every test, those on hosts with real engines included (as root).
+
+test-fast: ## Units, properties, scenarios, and clusters of daemons on loopback.
+	$(CARGO) test --workspace --locked --exclude swarmlet-integration-tests
+
+static:
+	$(CARGO) build --locked
+	@if ldd $(BINARY) 2>&1 | grep -Eq 'statically linked|not a dynamic executable'; \
+	then echo "swarmlet is statically linked"; \
+	else echo "swarmlet must be statically linked, but ldd says:"; ldd $(BINARY); exit 1; fi
+
+test-hosts: ## Clusters on hosts of their own: network namespaces with an engine each (as root).
+	integration-tests/install-prerequisites
+	$(CARGO) build --locked
+	$(CARGO) test --locked -p swarmlet-integration-tests -- --test-threads=1 --nocapture
