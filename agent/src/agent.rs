@@ -1,0 +1,222 @@
+//! Puts the agent's parts together.
+//!
+//! ```text
+//!   managers <──session──> Session ──assignments──> Worker ──steps──> Runtime
+//!                            │  ^                     │
+//!                       table│  │reports, statuses <──┘
+//!                            v  │
+//!                          Router ──tables──> TableSink
+//! ```
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use swarmlet_core::model::{ClusterId, NodeId, Resources};
+use swarmlet_proto::transport::IdentityStore;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::description::NodeFacts;
+use crate::ports::Ports;
+use crate::routing::{Router, SinkReport, TableSink};
+use crate::runtime::{Runtime, Scope};
+use crate::session::{Connection, Session};
+use crate::store::{Kept, Store, StoreError};
+use crate::worker::{Worker, WorkerHandle};
+
+/// How long leaving may take. Grace periods are the user's choice and may be longer, but
+/// whoever leaves by force has to get an answer.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(120);
+
+/// What an agent is told by whoever starts it.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Folder of the agent's own, made where there is none; an absolute path.
+    pub data_dir: PathBuf,
+    /// The node.
+    pub node: NodeId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Address at which other nodes reach this one's tasks.
+    pub advertise: IpAddr,
+    /// Host name.
+    pub hostname: String,
+    /// First and last port of the range that is given to tasks.
+    pub task_ports: (u16, u16),
+    /// What tasks may not reserve, for the system itself.
+    pub reserve: Resources,
+    /// Managers to try where none are known from an earlier session.
+    pub managers: Vec<SocketAddr>,
+}
+
+impl AgentConfig {
+    /// Host names, addresses and numbers of the node.
+    #[must_use]
+    pub fn facts(&self) -> NodeFacts {
+        NodeFacts {
+            hostname: self.hostname.clone(),
+            advertise: self.advertise,
+            task_ports: self.task_ports,
+            reserve: self.reserve,
+        }
+    }
+
+    fn scope(&self) -> Scope {
+        Scope {
+            cluster: self.cluster.clone(),
+            node: self.node.clone(),
+            hostname: self.hostname.clone(),
+            advertise: self.advertise,
+            dir: self.data_dir.join("tasks"),
+        }
+    }
+}
+
+/// Why an agent does not start, or does not leave.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A path that depends on the working directory, which tasks do not share.
+    #[error("the agent's folder {0} is not an absolute path")]
+    RelativePath(PathBuf),
+    /// A range of ports that has none.
+    #[error("invalid range of task ports {0}-{1}: expected FIRST-LAST within 1-65535")]
+    TaskPorts(u16, u16),
+    /// The folder cannot be used.
+    #[error("the agent's folder cannot be used")]
+    Store(#[from] StoreError),
+    /// Tasks did not end.
+    #[error(
+        "not all tasks were removed within {} s; the container engine or a task may hang",
+        LEAVE_DEADLINE.as_secs()
+    )]
+    TasksLeft,
+}
+
+/// A running agent. Dropping it ends it, and its tasks go on running.
+pub struct Agent {
+    worker: WorkerHandle,
+    store: Store,
+    connected: watch::Receiver<Connection>,
+    stop: CancellationToken,
+    parts: Mutex<JoinSet<()>>,
+}
+
+impl Agent {
+    /// Starts the agent: containers that run are adopted, the last table is applied, and a
+    /// session is kept from now on. None of it needs a manager.
+    ///
+    /// # Errors
+    /// [`AgentError`] where the configuration or the folder is unusable.
+    pub async fn start(
+        config: AgentConfig,
+        identities: IdentityStore,
+        runtime: Arc<dyn Runtime>,
+        sink: Arc<dyn TableSink>,
+    ) -> Result<Self, AgentError> {
+        if !config.data_dir.is_absolute() {
+            return Err(AgentError::RelativePath(config.data_dir));
+        }
+        let (first, last) = config.task_ports;
+        if first == 0 || first > last {
+            return Err(AgentError::TaskPorts(first, last));
+        }
+        let store = Store::open(&config.data_dir)?;
+        let reading = store.clone();
+        let kept = tokio::task::spawn_blocking(move || reading.load())
+            .await
+            .unwrap_or_else(|error| {
+                tracing::error!(%error, "what was kept on disk could not be read");
+                Kept::default()
+            });
+        let ports = Ports::new(
+            &config.node,
+            config.advertise,
+            config.task_ports,
+            kept.ports,
+        );
+        let (worker, handle, statuses) = Worker::new(
+            config.scope(),
+            runtime.clone(),
+            store.clone(),
+            ports,
+            kept.tasks,
+        );
+        let (tables, table) = watch::channel(kept.table.map(Arc::new));
+        let (to_session, reports) = watch::channel(SinkReport::default());
+        let (connection, connected) = watch::channel(Connection::default());
+        let router = Router {
+            node: config.node.clone(),
+            store: store.clone(),
+            sink,
+            worker: handle.clone(),
+        };
+        let session = Session {
+            identities,
+            facts: config.facts(),
+            runtime,
+            store: store.clone(),
+            worker: handle.clone(),
+            managers: managers(kept.managers, config.managers),
+            statuses,
+            reports,
+            tables,
+            connected: connection,
+        };
+        let stop = CancellationToken::new();
+        let mut parts = JoinSet::new();
+        parts.spawn(worker.run(stop.clone()));
+        parts.spawn(router.run(table, to_session, stop.clone()));
+        parts.spawn(session.run(stop.clone()));
+        Ok(Self {
+            worker: handle,
+            store,
+            connected,
+            stop,
+            parts: Mutex::new(parts),
+        })
+    }
+
+    /// How the agent stands with the managers.
+    #[must_use]
+    pub fn connected(&self) -> watch::Receiver<Connection> {
+        self.connected.clone()
+    }
+
+    /// Ends the agent; tasks go on running.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        let mut parts = self.parts.lock().await;
+        while let Some(part) = parts.join_next().await {
+            if let Err(error) = part {
+                tracing::error!(%error, "a part of the agent failed");
+            }
+        }
+    }
+
+    /// Stops and removes every task, ends the agent, and forgets what it kept.
+    ///
+    /// # Errors
+    /// [`AgentError::TasksLeft`] where tasks do not end in time; the agent has ended then,
+    /// and what it kept is still there, so that another attempt can be made.
+    pub async fn leave(&self) -> Result<(), AgentError> {
+        let left = tokio::time::timeout(LEAVE_DEADLINE, self.worker.leave()).await;
+        self.stop().await;
+        left.map_err(|_| AgentError::TasksLeft)?;
+        self.store.wipe()?;
+        Ok(())
+    }
+}
+
+/// Managers known from the last session, and after them those that are not.
+fn managers(kept: Vec<SocketAddr>, seeds: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let mut managers = kept;
+    for seed in seeds {
+        if !managers.contains(&seed) {
+            managers.push(seed);
+        }
+    }
+    managers
+}

@@ -1,0 +1,58 @@
+//! What a node says of itself.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use swarmlet_core::model::{Cluster, NodeDescription, Platform, Resources};
+
+use crate::runtime::{Engine, Runtime, machine};
+
+/// What a node is told about itself by whoever starts it.
+#[derive(Debug, Clone)]
+pub struct NodeFacts {
+    /// Host name.
+    pub hostname: String,
+    /// Address at which other nodes reach it.
+    pub advertise: IpAddr,
+    /// First and last port of the range that is given to tasks.
+    pub task_ports: (u16, u16),
+    /// What tasks may not reserve, for the system itself.
+    pub reserve: Resources,
+}
+
+/// Describes the node. An engine that does not answer leaves its version empty; the node is
+/// a member of the cluster all the same.
+pub async fn describe(facts: &NodeFacts, runtime: &dyn Runtime) -> NodeDescription {
+    let engine = match runtime.describe().await {
+        Ok(engine) => engine,
+        Err(error) => {
+            tracing::warn!(%error, "the container engine does not describe itself");
+            let (resources, arch) = machine();
+            Engine {
+                version: String::new(),
+                labels: BTreeMap::new(),
+                resources,
+                arch,
+            }
+        }
+    };
+    let free = |all: u64, reserved: u64| all.saturating_sub(reserved);
+    NodeDescription {
+        hostname: facts.hostname.clone(),
+        address: facts.advertise,
+        platform: Platform {
+            os: "linux".to_owned(),
+            arch: engine.arch,
+        },
+        resources: Resources {
+            nano_cpus: free(engine.resources.nano_cpus, facts.reserve.nano_cpus),
+            memory_bytes: free(engine.resources.memory_bytes, facts.reserve.memory_bytes),
+        },
+        runtime: runtime.kind(),
+        engine_version: engine.version,
+        engine_labels: engine.labels,
+        task_ports: facts.task_ports,
+        schema: Cluster::SCHEMA,
+        program_version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}

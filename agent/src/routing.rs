@@ -1,0 +1,233 @@
+//! Tables on their way to the balancer: from the session or the disk, as this node sees them,
+//! into a [`TableSink`], and its acknowledgements back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use swarmlet_core::endpoints::{EndpointState, Table};
+use swarmlet_core::model::{LbPolicy, NodeId, PortProblem, Protocol, TaskId};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::Store;
+use crate::worker::WorkerHandle;
+
+/// Takes tables: the balancer, whatever it is.
+pub trait TableSink: Send + Sync {
+    /// Hands over a table; returns once it is accepted. That the balancer works by it shows
+    /// in [`reports`](Self::reports).
+    fn apply(&self, table: RoutedTable) -> BoxFuture<'_, Result<(), SinkError>>;
+
+    /// What the balancer says.
+    fn reports(&self) -> watch::Receiver<SinkReport>;
+}
+
+/// A table that the sink does not take; it is offered again until it does.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SinkError(pub String);
+
+/// All published ports as one node reaches what is behind them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RoutedTable {
+    /// The table's version.
+    pub version: u64,
+    /// One for each published port.
+    pub listeners: Vec<RoutedListener>,
+}
+
+/// A published port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoutedListener {
+    /// The port that clients use.
+    pub port: u16,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Name of the service behind it.
+    pub service: String,
+    /// How an endpoint is chosen.
+    pub policy: LbPolicy,
+    /// Who answers.
+    pub endpoints: Vec<RoutedEndpoint>,
+}
+
+/// A task behind a published port, as this node reaches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoutedEndpoint {
+    /// The task.
+    pub task: TaskId,
+    /// Where to connect to.
+    pub address: SocketAddr,
+    /// Its share of connections relative to the others'.
+    pub weight: u32,
+    /// Whether it only finishes the connections that it has.
+    pub draining: bool,
+}
+
+/// What a balancer says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SinkReport {
+    /// The version that all of it works by; zero before the first.
+    pub version: u64,
+    /// Connections still open to draining endpoints.
+    pub draining: BTreeMap<TaskId, u64>,
+    /// Published ports that it cannot serve.
+    pub port_problems: Vec<PortProblem>,
+}
+
+/// The table as `node` sees it: its own tasks by their own address, the others by their
+/// node's. The engine's port proxy on the own node would accept even if nothing listened
+/// behind it, and the connection could not go to another endpoint any more.
+#[must_use]
+pub fn route(table: &Table, node: &NodeId) -> RoutedTable {
+    let listeners = table
+        .listeners
+        .iter()
+        .map(|listener| RoutedListener {
+            port: listener.port,
+            protocol: listener.protocol,
+            service: listener.service_name.clone(),
+            policy: listener.policy,
+            endpoints: listener
+                .endpoints
+                .iter()
+                .map(|endpoint| RoutedEndpoint {
+                    task: endpoint.task.clone(),
+                    address: match endpoint.local {
+                        Some(local) if endpoint.node == *node => local,
+                        _ => endpoint.address,
+                    },
+                    weight: endpoint.weight,
+                    draining: endpoint.state == EndpointState::Draining,
+                })
+                .collect(),
+        })
+        .collect();
+    RoutedTable {
+        version: table.version.0,
+        listeners,
+    }
+}
+
+/// First and longest pause between two offers of a table that the sink does not take. The
+/// balancer is back half a second after it was killed; more would add to that.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Carries tables to the sink and acknowledgements to the session and the worker.
+pub(crate) struct Router {
+    pub(crate) node: NodeId,
+    pub(crate) store: Store,
+    pub(crate) sink: Arc<dyn TableSink>,
+    pub(crate) worker: WorkerHandle,
+}
+
+impl Router {
+    /// Runs until `stop`. The table that `tables` holds at the start comes from the disk and
+    /// is not written again.
+    pub(crate) async fn run(
+        self,
+        mut tables: watch::Receiver<Option<Arc<Table>>>,
+        reports: watch::Sender<SinkReport>,
+        stop: CancellationToken,
+    ) {
+        let mut from_sink = self.sink.reports();
+        let mut offered = Offered::default();
+        let mut pause = RETRY.0;
+        self.offer(&mut tables, &mut offered).await;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = tables.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.keep(&mut tables).await;
+                    self.offer(&mut tables, &mut offered).await;
+                }
+                changed = from_sink.changed() => {
+                    if changed.is_err() {
+                        // Without its balancer the node cannot forward; the composition root
+                        // owns both and ends them together.
+                        return;
+                    }
+                    self.report(&mut from_sink, &offered, &reports).await;
+                }
+                () = tokio::time::sleep(pause), if offered.pending => {
+                    pause = (pause * 2).min(RETRY.1);
+                    self.offer(&mut tables, &mut offered).await;
+                }
+            }
+            if !offered.pending {
+                pause = RETRY.0;
+            }
+        }
+    }
+
+    async fn keep(&self, tables: &mut watch::Receiver<Option<Arc<Table>>>) {
+        let Some(table) = tables.borrow().clone() else {
+            return;
+        };
+        if let Err(error) = self.store.save_table(table).await {
+            tracing::warn!(%error, "the table of endpoints could not be kept on disk");
+        }
+    }
+
+    async fn offer(&self, tables: &mut watch::Receiver<Option<Arc<Table>>>, offered: &mut Offered) {
+        let Some(table) = tables.borrow_and_update().clone() else {
+            return;
+        };
+        match self.sink.apply(route(&table, &self.node)).await {
+            Ok(()) => offered.accepted(&table),
+            Err(error) => {
+                if !offered.pending {
+                    tracing::warn!(%error, version = %table.version, "the balancer did not take a table; it is offered again");
+                }
+                offered.pending = true;
+            }
+        }
+    }
+
+    async fn report(
+        &self,
+        from_sink: &mut watch::Receiver<SinkReport>,
+        offered: &Offered,
+        reports: &watch::Sender<SinkReport>,
+    ) {
+        let report = from_sink.borrow_and_update().clone();
+        // Only for the very version that was acknowledged is it known who was in it.
+        if offered.version == report.version {
+            self.worker.acknowledged(offered.tasks.clone()).await;
+        }
+        reports.send_replace(report);
+    }
+}
+
+/// The last table that the sink accepted.
+#[derive(Default)]
+struct Offered {
+    version: u64,
+    tasks: Arc<BTreeSet<TaskId>>,
+    pending: bool,
+}
+
+impl Offered {
+    fn accepted(&mut self, table: &Table) {
+        self.pending = false;
+        self.version = table.version.0;
+        self.tasks = Arc::new(
+            table
+                .listeners
+                .iter()
+                .flat_map(|listener| &listener.endpoints)
+                .map(|endpoint| endpoint.task.clone())
+                .collect(),
+        );
+    }
+}
+
+#[cfg(test)]
+#[path = "routing_tests.rs"]
+mod tests;

@@ -1,0 +1,162 @@
+//! Getting a task's image.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use bollard::Docker;
+use bollard::errors::Error;
+use bollard::query_parameters::CreateImageOptionsBuilder;
+use futures_util::StreamExt;
+use swarmlet_core::model::{ContainerSpec, RegistryAuth};
+
+use super::{Answer, CALL_DEADLINE, DockerRuntime};
+use crate::runtime::RuntimeError;
+
+/// How long a pull may stand still. There is no limit to the whole: images are large and
+/// links slow.
+const PULL_STALL: Duration = Duration::from_secs(120);
+
+/// Header that carries registry credentials.
+const AUTH_HEADER: &str = "X-Registry-Auth";
+
+impl DockerRuntime {
+    /// Makes sure that the image is there, pulling it where it is not.
+    pub(super) async fn have_image(&self, container: &ContainerSpec) -> Result<(), RuntimeError> {
+        let image = &container.image;
+        if self.image_is_here(image).await? {
+            return Ok(());
+        }
+        tracing::info!(image, "pulling");
+        let failure = match self.pull(image, container.registry_auth.as_ref()).await {
+            Ok(()) => None,
+            Err(PullError::Unanswered(error)) => return Err(error),
+            Err(PullError::Refused(reason)) => Some(reason),
+        };
+        // A pull that succeeded can end with an error, and one that failed without.
+        if self.image_is_here(image).await? {
+            return Ok(());
+        }
+        let reason = failure.unwrap_or_else(|| "the pull ended without it".to_owned());
+        Err(RuntimeError::Rejected(format!(
+            "No such image: {image} ({reason})"
+        )))
+    }
+
+    async fn image_is_here(&self, image: &str) -> Result<bool, RuntimeError> {
+        let client = self.client(CALL_DEADLINE)?;
+        match self
+            .call(CALL_DEADLINE, client.inspect_image(image))
+            .await?
+        {
+            Answer::Value(found) => {
+                if found.repo_digests.unwrap_or_default().is_empty() {
+                    tracing::warn!(
+                        image,
+                        "the image is only on this machine: it has no digest, and other nodes may have another one of that name"
+                    );
+                }
+                Ok(true)
+            }
+            Answer::Error(404, _) => Ok(false),
+            Answer::Error(400, message) => Err(RuntimeError::Rejected(message)),
+            Answer::Error(_, message) => Err(RuntimeError::Refused(message)),
+        }
+    }
+
+    async fn pull(&self, image: &str, auth: Option<&RegistryAuth>) -> Result<(), PullError> {
+        let mut client = self.client(PULL_STALL).map_err(PullError::Unanswered)?;
+        if let Some(auth) = auth {
+            client = with_credentials(client, auth)?;
+        }
+        let options = CreateImageOptionsBuilder::new()
+            .from_image(&with_tag(image))
+            .build();
+        let mut progress = std::pin::pin!(client.create_image(Some(options), None, None));
+        loop {
+            match tokio::time::timeout(PULL_STALL, progress.next()).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(Ok(_))) => {}
+                Ok(Some(Err(
+                    Error::DockerResponseServerError { message, .. }
+                    | Error::DockerStreamError { error: message },
+                ))) => return Err(PullError::Refused(message)),
+                Ok(Some(Err(error))) => return Err(PullError::Unanswered(self.away(&error))),
+                Err(_) => {
+                    return Err(PullError::Unanswered(RuntimeError::Unavailable(format!(
+                        "the pull of {image} stands still"
+                    ))));
+                }
+            }
+        }
+    }
+}
+
+enum PullError {
+    /// The engine says why.
+    Refused(String),
+    /// It says nothing.
+    Unanswered(RuntimeError),
+}
+
+/// The client itself would encode credentials in the alphabet that the engine does not read,
+/// and the engine takes unreadable credentials for none.
+fn with_credentials(client: Docker, auth: &RegistryAuth) -> Result<Docker, PullError> {
+    let json = decode(&auth.0).ok_or_else(|| {
+        PullError::Refused("the registry credentials of the service are malformed".to_owned())
+    })?;
+    let header = URL_SAFE.encode(json);
+    Ok(client.with_request_modifier(move |mut request| {
+        if let Ok(mut value) = header.parse::<tonic::codegen::http::HeaderValue>() {
+            value.set_sensitive(true);
+            request.headers_mut().insert(AUTH_HEADER, value);
+        }
+        request
+    }))
+}
+
+fn decode(text: &str) -> Option<Vec<u8>> {
+    [URL_SAFE, STANDARD, URL_SAFE_NO_PAD, STANDARD_NO_PAD]
+        .iter()
+        .find_map(|alphabet| alphabet.decode(text).ok())
+}
+
+/// The reference with the tag that it means: without one the engine would pull all of them.
+fn with_tag(image: &str) -> String {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    if name.contains([':', '@']) {
+        image.to_owned()
+    } else {
+        format!("{image}:latest")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_get_a_tag() {
+        for (image, expected) in [
+            ("nginx", "nginx:latest"),
+            ("nginx:1.27", "nginx:1.27"),
+            ("host:5000/nginx", "host:5000/nginx:latest"),
+            ("host:5000/a/nginx:x", "host:5000/a/nginx:x"),
+            ("nginx@sha256:abc", "nginx@sha256:abc"),
+        ] {
+            assert_eq!(with_tag(image), expected);
+        }
+    }
+
+    #[test]
+    fn credentials_are_read_in_either_alphabet() {
+        let json = br#"{"username":"u~~~???"}"#;
+        assert_eq!(decode(&STANDARD.encode(json)).as_deref(), Some(&json[..]));
+        assert_eq!(decode(&URL_SAFE.encode(json)).as_deref(), Some(&json[..]));
+        assert_eq!(
+            decode(&URL_SAFE_NO_PAD.encode(json)).as_deref(),
+            Some(&json[..])
+        );
+        assert_eq!(decode("***"), None);
+    }
+}

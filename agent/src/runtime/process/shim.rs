@@ -1,0 +1,134 @@
+//! The shim: starts a task's command, waits for it, and writes down how it ended.
+//!
+//! It is the hidden subcommand `shim DIR` of the program. It leads a session of its own, so
+//! that nothing that ends the agent or its terminal reaches it, and it holds the folder's
+//! lock for as long as it lives. Once the command runs it writes one byte to its standard
+//! output.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, setsid, waitid};
+
+use super::files::{self, Ended, Spec, Started, TaskDir};
+use super::stat;
+
+/// Runs the shim. `args` is what follows the subcommand: the task's folder.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let Some(dir) = args.into_iter().next() else {
+        return ExitCode::from(2);
+    };
+    match run(&TaskDir::at(PathBuf::from(dir))) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Nobody reads the standard error of a shim; the missing files say that it failed.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn run(dir: &TaskDir) -> io::Result<()> {
+    setsid()?;
+    let Some(_lock) = dir.lock()? else {
+        return Err(io::Error::other("another shim runs this task"));
+    };
+    if dir.exit().exists() {
+        return Ok(());
+    }
+    let spec: Spec = files::read(&dir.spec())?
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no specification"))?;
+    let ended = match start(dir, &spec) {
+        Ok(mut child) => {
+            announce(dir, &child)?;
+            let status = wait(&mut child)?;
+            Ended {
+                code: exit_code(status),
+                reason: None,
+                refusal: None,
+            }
+        }
+        Err(error) => Ended {
+            // What a shell answers for a command that it cannot start.
+            code: 127,
+            reason: None,
+            refusal: Some(format!("cannot start {}: {error}", spec.program.display())),
+        },
+    };
+    files::write(&dir.exit(), &ended)
+}
+
+fn start(dir: &TaskDir, spec: &Spec) -> io::Result<Child> {
+    let mut command = Command::new(&spec.program);
+    command
+        .args(&spec.args)
+        .env_clear()
+        .envs(spec.env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(log(&dir.log("stdout"))?)
+        .stderr(log(&dir.log("stderr"))?)
+        // A group of its own, so that all that it starts can be ended with it.
+        .process_group(0);
+    command.current_dir(spec.workdir.as_deref().unwrap_or(Path::new("/")));
+    if let Some((user, group)) = spec.user {
+        command.uid(user).gid(group);
+    }
+    command.spawn()
+}
+
+fn log(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+}
+
+fn announce(dir: &TaskDir, child: &Child) -> io::Result<()> {
+    let started = Started {
+        pid: child.id(),
+        // A child that has already ended has none any more, and needs no signal either.
+        start_time: stat::start_time(child.id()).unwrap_or(0),
+        shim: std::process::id(),
+    };
+    let written = files::write(&dir.started(), &started);
+    if written.is_err() {
+        // Nobody could ever find it again.
+        end_group(child);
+        return written;
+    }
+    let mut ready = io::stdout();
+    // An agent that ended meanwhile reads the file when it comes back.
+    let _unread = ready.write_all(b"r").and_then(|()| ready.flush());
+    Ok(())
+}
+
+/// Waits for the command, and ends what it left behind. The command is still a zombie then,
+/// so that nobody else can have its process id.
+fn wait(child: &mut Child) -> io::Result<std::process::ExitStatus> {
+    let id = WaitId::Pid(Pid::from_child(child));
+    loop {
+        match waitid(id.clone(), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => break,
+        }
+    }
+    end_group(child);
+    child.wait()
+}
+
+fn end_group(child: &Child) {
+    // Mostly there is nothing left in the group, which is an error here and none to us.
+    let _nothing_left = kill_process_group(Pid::from_child(child), Signal::KILL);
+}
+
+fn exit_code(status: std::process::ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .unwrap_or(-1)
+}

@@ -1,0 +1,204 @@
+//! A small HTTP server that answers with its host name: what the demo and the tests run.
+//!
+//! | path | answer |
+//! |---|---|
+//! | any | host name, and what the request looked like |
+//! | `/health` | `ok` |
+//! | `/slow?ms=N` | the same as any, after N milliseconds |
+//! | `/exit?code=N` | none: the process exits with code N |
+//!
+//! On SIGTERM it takes no more connections, finishes the requests that it has, and exits.
+
+use std::convert::Infallible;
+use std::env;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulShutdown;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The port where nobody names one.
+const DEFAULT_PORT: u16 = 80;
+
+/// How long requests in flight may take after SIGTERM: below Docker's grace period of 10 s,
+/// after which the process is killed anyway.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(9);
+
+/// The longest answer of `/slow`: a mistyped number must not hold a connection for days.
+const MAX_DELAY: Duration = Duration::from_secs(600);
+
+/// Pause after an error of accept that will not pass by itself at once, such as too many
+/// open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// The port is `port`, or `PORT` of the environment, or 80; the address is
+/// `SWARMLET_ADDRESS` of the environment, or all addresses.
+///
+/// # Errors
+/// Where the port is no number or cannot be bound.
+pub async fn serve(port: Option<u16>) -> io::Result<()> {
+    let port = match (port, env::var("PORT")) {
+        (Some(port), _) => port,
+        (None, Ok(text)) => text.parse().map_err(|_| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("invalid PORT {text:?}: expected 1 to 65535"),
+            )
+        })?,
+        (None, Err(_)) => DEFAULT_PORT,
+    };
+    let address = env::var("SWARMLET_ADDRESS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    // Subscribed before anybody can know that the server is there.
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let listener = listen(address, port)?;
+    serve_on(listener, hostname(), async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+    .await;
+    Ok(())
+}
+
+/// Serves on `listener` until `stop`, then finishes what is in flight.
+pub async fn serve_on(listener: TcpListener, hostname: String, stop: impl Future<Output = ()>) {
+    let server = hyper::server::conn::http1::Builder::new();
+    let connections = GracefulShutdown::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stop => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "no connection accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let hostname = hostname.clone();
+        let service = service_fn(move |request| answer(request, hostname.clone(), peer));
+        let connection = connections.watch(server.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%peer, %error, "a connection failed");
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(SHUTDOWN_DEADLINE, connections.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!("requests are still in flight; exiting all the same");
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    hostname: String,
+    peer: SocketAddr,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let number = |name: &str| parameter(request.uri().query().unwrap_or_default(), name);
+    match request.uri().path() {
+        "/health" => return Ok(text("ok\n".to_owned())),
+        "/slow" => {
+            let delay = Duration::from_millis(number("ms").unwrap_or(1000));
+            tokio::time::sleep(delay.min(MAX_DELAY)).await;
+        }
+        "/exit" => {
+            let code = number("code").unwrap_or(0);
+            std::process::exit(i32::try_from(code & 0xff).unwrap_or(1));
+        }
+        _ => {}
+    }
+    let host = request
+        .headers()
+        .get(HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or("-");
+    Ok(text(format!(
+        "{hostname}\nHostname: {hostname}\nRemote: {peer}\nHost: {host}\nRequest: {} {}\n",
+        request.method(),
+        request.uri()
+    )))
+}
+
+fn text(body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        hyper::header::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
+
+fn parameter(query: &str, name: &str) -> Option<u64> {
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        (key == name).then(|| value.parse().ok())?
+    })
+}
+
+/// What the container is called: its environment says so under every runtime.
+fn hostname() -> String {
+    env::var("HOSTNAME")
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| {
+            rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned()
+        })
+}
+
+/// A listener on the address, or on all of them: IPv6 with IPv4 in it, and IPv4 alone on a
+/// machine that has nothing else.
+fn listen(address: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
+    match address {
+        Some(address) => bind((address, port).into()),
+        None => bind((Ipv6Addr::UNSPECIFIED, port).into())
+            .or_else(|_| bind((Ipv4Addr::UNSPECIFIED, port).into())),
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    TcpListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+#[path = "whoami_tests.rs"]
+mod tests;

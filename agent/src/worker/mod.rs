@@ -1,0 +1,558 @@
+//! The loop that brings the node's tasks to where they should be.
+//!
+//! One asynchronous task owns everything: assignments and the runtime's events come in,
+//! statuses go out, and for each of the node's tasks at most one [`Step`] is under way, in an
+//! asynchronous task of its own, so that a slow pull holds up nothing else. What to do is
+//! decided in [`entry`]; here it is only carried out.
+
+mod entry;
+mod outbox;
+
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use swarmlet_core::model::{Task, TaskId, TaskState, TaskStatus, Timestamp};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::outbox::Outbox;
+
+use self::entry::{Entry, Outcome, Step};
+use crate::ports::Ports;
+use crate::runtime::{Container, Runtime, RuntimeError, RuntimeEvent, Scope};
+use crate::store::Store;
+
+/// How often all containers are looked at although no event said so: an engine's events can
+/// be lost, and a container without a task must not stay for longer than ten seconds.
+const RELIST: Duration = Duration::from_secs(5);
+
+/// Changes are collected for this long before they are written to disk: they come in bursts,
+/// and a restart that misses the last ones learns them again, from the runtime and a manager.
+const SAVE_DELAY: Duration = Duration::from_millis(100);
+
+/// Starts at the same time. An engine serialises much of a start, and more at once
+/// only makes each of them slower.
+const CONCURRENT_STEPS: usize = 8;
+
+/// Pulls at the same time, apart from the above: a registry that stalls must not keep tasks
+/// from starting whose image is there.
+const CONCURRENT_PULLS: usize = 4;
+
+/// The node's tasks as a manager names them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Assignments {
+    /// Whether tasks that are not in `update` are the node's no more.
+    pub(crate) complete: bool,
+    pub(crate) update: Vec<Task>,
+    pub(crate) remove: Vec<TaskId>,
+}
+
+enum Command {
+    Assign(Assignments),
+    Acknowledged(Arc<BTreeSet<TaskId>>),
+    Leave(oneshot::Sender<()>),
+}
+
+/// Talks to the worker. Its calls wait while the worker is busy; once it has ended they do
+/// nothing, because then the whole agent ends.
+#[derive(Clone)]
+pub(crate) struct WorkerHandle {
+    commands: mpsc::Sender<Command>,
+}
+
+impl WorkerHandle {
+    /// Hands over assignments.
+    pub(crate) async fn assign(&self, assignments: Assignments) {
+        self.send(Command::Assign(assignments)).await;
+    }
+
+    /// Tells that the node's balancer works by a table with exactly these tasks.
+    pub(crate) async fn acknowledged(&self, tasks: Arc<BTreeSet<TaskId>>) {
+        self.send(Command::Acknowledged(tasks)).await;
+    }
+
+    /// Stops and removes every task; returns once none is left.
+    pub(crate) async fn leave(&self) {
+        let (done, waiting) = oneshot::channel();
+        self.send(Command::Leave(done)).await;
+        if waiting.await.is_err() {
+            tracing::debug!("the worker ended before all tasks were removed");
+        }
+    }
+
+    async fn send(&self, command: Command) {
+        if self.commands.send(command).await.is_err() {
+            tracing::debug!("the worker has ended");
+        }
+    }
+}
+
+/// Everything that the worker owns.
+pub(crate) struct Worker {
+    scope: Arc<Scope>,
+    runtime: Arc<dyn Runtime>,
+    store: Store,
+    ports: Ports,
+    commands: mpsc::Receiver<Command>,
+    outbox: watch::Sender<Outbox>,
+    entries: BTreeMap<TaskId, Entry>,
+    published: BTreeMap<TaskId, TaskStatus>,
+    jobs: JoinSet<Done>,
+    running: HashMap<Id, (TaskId, Step)>,
+    aborts: BTreeMap<TaskId, AbortHandle>,
+    slots: Arc<Semaphore>,
+    pulls: Arc<Semaphore>,
+    /// Whether the runtime has been seen: before, nothing is started.
+    listed: bool,
+    listing: Option<Id>,
+    list_again: bool,
+    /// Whether a manager has named all of the node's tasks.
+    complete: bool,
+    /// When the tasks are to be written to disk.
+    save_at: Option<Instant>,
+    leaving: Vec<oneshot::Sender<()>>,
+}
+
+/// What a job came to.
+enum Done {
+    Step(Result<Outcome, RuntimeError>),
+    Listed(Result<Vec<Container>, RuntimeError>),
+}
+
+impl Worker {
+    /// A worker that goes on from `kept`, and the handle to it.
+    pub(crate) fn new(
+        scope: Scope,
+        runtime: Arc<dyn Runtime>,
+        store: Store,
+        ports: Ports,
+        kept: Vec<Task>,
+    ) -> (Self, WorkerHandle, watch::Receiver<Outbox>) {
+        // Bounded, so that a flood of assignments slows the session down instead of filling
+        // the memory; the worker empties it between any two steps.
+        let (sender, commands) = mpsc::channel(16);
+        let (outbox, statuses) = watch::channel(Outbox::default());
+        let entries = kept
+            .into_iter()
+            .map(|task| (task.id.clone(), Entry::assigned(task, now())))
+            .collect();
+        let worker = Self {
+            scope: Arc::new(scope),
+            runtime,
+            store,
+            ports,
+            commands,
+            outbox,
+            entries,
+            published: BTreeMap::new(),
+            jobs: JoinSet::new(),
+            running: HashMap::new(),
+            aborts: BTreeMap::new(),
+            slots: Arc::new(Semaphore::new(CONCURRENT_STEPS)),
+            pulls: Arc::new(Semaphore::new(CONCURRENT_PULLS)),
+            listed: false,
+            listing: None,
+            list_again: false,
+            complete: false,
+            save_at: None,
+            leaving: Vec::new(),
+        };
+        (worker, WorkerHandle { commands: sender }, statuses)
+    }
+
+    /// Runs until `stop`; tasks go on running.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut events: BoxStream<'static, RuntimeEvent> = self.runtime.events(&self.scope);
+        let mut relist = tokio::time::interval_at(Instant::now() + RELIST, RELIST);
+        loop {
+            self.settle().await;
+            let deadline = self.next_deadline();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(command) = self.commands.recv() => self.command(command),
+                Some(event) = events.next() => self.event(event),
+                Some(done) = self.jobs.join_next_with_id() => self.done(done),
+                _ = relist.tick() => self.list(),
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
+            }
+        }
+        if self.save_at.is_some() {
+            self.save_tasks().await;
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Assign(assignments) => self.assign(assignments),
+            Command::Acknowledged(tasks) => self.ports.acknowledge(&tasks),
+            Command::Leave(done) => {
+                self.leaving.push(done);
+                // What is left is only known from a list that succeeds after this.
+                self.listed = false;
+                self.assign(Assignments {
+                    complete: true,
+                    ..Assignments::default()
+                });
+            }
+        }
+    }
+
+    fn assign(&mut self, assignments: Assignments) {
+        if assignments.complete {
+            let named: BTreeSet<&TaskId> = assignments.update.iter().map(|task| &task.id).collect();
+            for entry in self.entries.values_mut() {
+                if !named.contains(&entry.id) {
+                    entry.unassign();
+                }
+            }
+            self.complete = true;
+            self.list();
+        }
+        for id in &assignments.remove {
+            if let Some(entry) = self.entries.get_mut(id) {
+                entry.unassign();
+            }
+        }
+        if self.leaving.is_empty() {
+            for task in assignments.update {
+                self.upsert(task);
+            }
+        }
+        self.changed();
+    }
+
+    fn upsert(&mut self, task: Task) {
+        match self.entries.get_mut(&task.id) {
+            Some(entry) => entry.update(task),
+            None => {
+                tracing::info!(task = %task.name(), id = %task.id, "a task was assigned");
+                let mut entry = Entry::assigned(task, now());
+                // Its container can only exist where an earlier agent made it; then the first
+                // list, which nothing is started before, tells.
+                entry.look = entry.status.state >= TaskState::Starting;
+                self.entries.insert(entry.id.clone(), entry);
+            }
+        }
+    }
+
+    fn event(&mut self, event: RuntimeEvent) {
+        match event {
+            RuntimeEvent::Relist => self.list(),
+            RuntimeEvent::Changed(task) => {
+                if let Some(entry) = self.entries.get_mut(&task) {
+                    entry.look = true;
+                }
+            }
+        }
+    }
+
+    fn list(&mut self) {
+        if self.listing.is_some() {
+            self.list_again = true;
+            return;
+        }
+        let (runtime, scope) = (self.runtime.clone(), self.scope.clone());
+        let handle = self
+            .jobs
+            .spawn(async move { Done::Listed(runtime.list(&scope).await) });
+        self.listing = Some(handle.id());
+    }
+
+    fn done(&mut self, done: Result<(Id, Done), JoinError>) {
+        let (id, done) = match done {
+            Ok((id, done)) => (id, Some(done)),
+            Err(error) => {
+                if error.is_panic() {
+                    tracing::error!(%error, "a step of a task panicked");
+                }
+                (error.id(), None)
+            }
+        };
+        if self.listing == Some(id) {
+            self.listing = None;
+            match done {
+                Some(Done::Listed(Ok(containers))) => self.found(containers),
+                Some(Done::Listed(Err(error))) => {
+                    tracing::warn!(%error, "the containers cannot be listed");
+                }
+                _ => {}
+            }
+            if std::mem::take(&mut self.list_again) {
+                self.list();
+            }
+            return;
+        }
+        let Some((task, step)) = self.running.remove(&id) else {
+            return;
+        };
+        self.aborts.remove(&task);
+        let Some(entry) = self.entries.get_mut(&task) else {
+            return;
+        };
+        entry.step = None;
+        match done {
+            Some(Done::Step(Ok(outcome))) => entry.finished(outcome, now()),
+            Some(Done::Step(Err(error))) => {
+                tracing::warn!(task = %task, ?step, %error, "a step failed");
+                entry.failed(step, &error, Instant::now(), now());
+                if matches!(error, RuntimeError::PortTaken(_)) {
+                    self.ports.release(&task, now());
+                }
+            }
+            // Cut off, or a panic: how far it came is for the runtime to say.
+            _ => entry.look = true,
+        }
+    }
+
+    /// Compares all containers with what is known of them, and has a closer look at those
+    /// that differ: a list may be older than the last step.
+    fn found(&mut self, containers: Vec<Container>) {
+        self.listed = true;
+        let mut missing: BTreeSet<TaskId> = self
+            .entries
+            .values()
+            .filter(|entry| entry.container.is_some())
+            .map(|entry| entry.id.clone())
+            .collect();
+        for container in containers {
+            missing.remove(&container.task);
+            match self.entries.get_mut(&container.task) {
+                Some(entry) => entry.look |= entry.container.as_ref() != Some(&container),
+                None if self.complete => {
+                    tracing::info!(container = %container.id, task = %container.task, "removing a container without a task");
+                    let entry = Entry::stray(container, now());
+                    self.entries.insert(entry.id.clone(), entry);
+                }
+                None => {}
+            }
+        }
+        for id in missing {
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.look = true;
+            }
+        }
+    }
+
+    /// Starts the next step of every task that has one, and tells what changed.
+    async fn settle(&mut self) {
+        let moment = Instant::now();
+        let ids: Vec<TaskId> = self.entries.keys().cloned().collect();
+        for id in ids {
+            self.settle_task(&id, moment);
+        }
+        self.save().await;
+        if self.entries.is_empty() && self.listed && self.listing.is_none() {
+            for done in self.leaving.drain(..) {
+                // Whoever asked may have stopped waiting.
+                let _gone = done.send(());
+            }
+        }
+    }
+
+    fn settle_task(&mut self, id: &TaskId, moment: Instant) {
+        let Some(entry) = self.entries.get_mut(id) else {
+            return;
+        };
+        entry.settle(now());
+        let found = entry.found_ports();
+        if entry.container.as_ref().is_some_and(Container::is_running) {
+            self.ports.adopt(id, found);
+        } else if entry.status.state.is_terminal() && entry.step.is_none() && self.ports.holds(id) {
+            self.ports.release(id, now());
+        }
+        if entry.is_gone() {
+            self.forget(id);
+            return;
+        }
+        if let Some(step) = entry.step
+            && entry.is_obsolete(step)
+            && let Some(abort) = self.aborts.get(id)
+        {
+            abort.abort();
+        }
+        let waits = entry.retry_at.is_some_and(|at| at > moment);
+        if self.listed
+            && !waits
+            && let Some(step) = entry.next()
+        {
+            self.begin(id, step, moment);
+        }
+        self.publish(id);
+    }
+
+    fn begin(&mut self, id: &TaskId, step: Step, moment: Instant) {
+        let Some(entry) = self.entries.get_mut(id) else {
+            return;
+        };
+        let mut ports = Vec::new();
+        match step {
+            Step::Prepare => entry.advance(TaskState::Preparing, "preparing", None, now()),
+            Step::Start => {
+                let Some(task) = &entry.task else { return };
+                match self.ports.allot(task, now()) {
+                    Ok(allotted) => ports = allotted,
+                    Err(error) => {
+                        let error = RuntimeError::Unavailable(error.to_string());
+                        entry.failed(step, &error, moment, now());
+                        return;
+                    }
+                }
+                entry.advance(TaskState::Starting, "starting", None, now());
+            }
+            Step::Inspect | Step::Stop | Step::Remove => {}
+        }
+        entry.look = false;
+        entry.step = Some(step);
+        let job = Job {
+            step,
+            id: id.clone(),
+            task: entry.task.clone(),
+            ports,
+            grace: entry.grace(),
+            scope: self.scope.clone(),
+            runtime: self.runtime.clone(),
+        };
+        let places = match step {
+            Step::Prepare => Some(self.pulls.clone()),
+            Step::Start => Some(self.slots.clone()),
+            // A stop mostly waits for the task itself, and an inspection is cheap.
+            Step::Inspect | Step::Stop | Step::Remove => None,
+        };
+        let saved = self.ports_to_save();
+        let handle = self.jobs.spawn(async move {
+            if let Some((store, ports)) = saved
+                && let Err(error) = store.save_ports(ports).await
+            {
+                return Done::Step(Err(RuntimeError::Unavailable(error.to_string())));
+            }
+            let _place = match &places {
+                Some(places) => places.acquire().await.ok(),
+                None => None,
+            };
+            Done::Step(job.run().await)
+        });
+        self.running.insert(handle.id(), (id.clone(), step));
+        self.aborts.insert(id.clone(), handle);
+    }
+
+    /// The allotments, where they have to be on disk before the container is made.
+    fn ports_to_save(&mut self) -> Option<(Store, crate::ports::SavedPorts)> {
+        self.ports
+            .take_changes()
+            .map(|ports| (self.store.clone(), ports))
+    }
+
+    fn forget(&mut self, id: &TaskId) {
+        self.ports.release(id, now());
+        self.entries.remove(id);
+        self.published.remove(id);
+        outbox::forget(&self.outbox, id);
+        self.changed();
+    }
+
+    fn publish(&mut self, id: &TaskId) {
+        let Some(entry) = self.entries.get(id) else {
+            return;
+        };
+        if entry.task.is_none() || self.published.get(id) == Some(&entry.status) {
+            return;
+        }
+        tracing::debug!(task = %id, state = %entry.status.state, error = ?entry.status.error, "task");
+        self.published.insert(id.clone(), entry.status.clone());
+        outbox::publish(&self.outbox, id, &entry.status);
+        self.changed();
+    }
+
+    fn changed(&mut self) {
+        self.save_at
+            .get_or_insert_with(|| Instant::now() + SAVE_DELAY);
+    }
+
+    async fn save(&mut self) {
+        if let Some((store, ports)) = self.ports_to_save()
+            && let Err(error) = store.save_ports(ports).await
+        {
+            tracing::warn!(%error, "the task ports could not be kept on disk");
+        }
+        if self.save_at.is_some_and(|at| at <= Instant::now()) {
+            self.save_tasks().await;
+        }
+    }
+
+    async fn save_tasks(&mut self) {
+        self.save_at = None;
+        let tasks = self.entries.values().filter_map(Entry::to_keep).collect();
+        if let Err(error) = self.store.save_tasks(tasks).await {
+            tracing::warn!(%error, "the assignments could not be kept on disk");
+            self.save_at = Some(Instant::now() + RELIST);
+        }
+    }
+
+    /// When something is to be done although nothing happens.
+    fn next_deadline(&self) -> Option<Instant> {
+        let moment = Instant::now();
+        self.entries
+            .values()
+            .filter(|entry| entry.step.is_none())
+            .filter_map(|entry| entry.retry_at.filter(|at| *at > moment))
+            .chain(self.save_at)
+            .min()
+    }
+}
+
+/// One step with all that it needs.
+struct Job {
+    step: Step,
+    id: TaskId,
+    task: Option<Task>,
+    ports: Vec<swarmlet_core::model::TaskPort>,
+    grace: Duration,
+    scope: Arc<Scope>,
+    runtime: Arc<dyn Runtime>,
+}
+
+impl Job {
+    async fn run(self) -> Result<Outcome, RuntimeError> {
+        let (runtime, scope) = (&self.runtime, &*self.scope);
+        let without_task = || RuntimeError::Rejected("a container without a task".to_owned());
+        match self.step {
+            Step::Prepare => {
+                let task = self.task.as_ref().ok_or_else(without_task)?;
+                runtime.prepare(scope, task).await?;
+                Ok(Outcome::Prepared)
+            }
+            Step::Start => {
+                let task = self.task.as_ref().ok_or_else(without_task)?;
+                let container = runtime.start(scope, task, &self.ports).await?;
+                Ok(Outcome::Found(Some(container)))
+            }
+            Step::Inspect => Ok(Outcome::Found(runtime.inspect(scope, &self.id).await?)),
+            Step::Stop => {
+                runtime.stop(scope, &self.id, self.grace).await?;
+                Ok(Outcome::Found(runtime.inspect(scope, &self.id).await?))
+            }
+            Step::Remove => {
+                runtime.remove(scope, &self.id).await?;
+                Ok(Outcome::Removed)
+            }
+        }
+    }
+}
+
+/// The wall clock, for statuses and for what must outlive a restart.
+fn now() -> Timestamp {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}
