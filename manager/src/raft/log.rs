@@ -503,6 +503,3 @@ fn read_failed(error: LogError) -> StorageError {
 fn write_failed(error: LogError) -> StorageError {
     StorageIOError::write_logs(AnyError::error(error)).into()
 }
-
-#[cfg(test)]
-mod tests;

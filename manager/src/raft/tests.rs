@@ -1,1 +1,8 @@
-//! Tests.
+//! Managers in one process, over real gRPC and a network that can be cut.
+
+mod cluster;
+pub(super) mod commands;
+mod faults;
+mod network;
+mod single;
+mod voters;
