@@ -146,6 +146,29 @@ async fn streams_arrive_whole_both_ways() {
     bridge.stop().await;
 }
 
+/// The readers come late, so that every buffer on the way is full and the
+/// balancer holds bytes that the other side does not take.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_loses_nothing() {
+    // More than the kernel buffers on two loopback connections at most.
+    const LEN: usize = 24_000_011;
+    let mut bridge = Bridge::new().await;
+    let (mut client, mut server) = bridge.connect().await;
+    let (mut client_read, mut client_write) = client.split();
+    let (mut server_read, mut server_write) = server.split();
+    let late = async |read: &mut ReadHalf<'_>, key| {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        receive_keyed(read, key, LEN).await;
+    };
+    tokio::join!(
+        send_keyed(&mut client_write, 11, LEN),
+        send_keyed(&mut server_write, 12, LEN),
+        late(&mut server_read, 11),
+        late(&mut client_read, 12),
+    );
+    bridge.stop().await;
+}
+
 /// One side has ended and the other goes on.
 async fn assert_half_closed(ended: &mut TcpStream, open: &mut TcpStream) {
     ended.write_all(b"last words").await.unwrap();
