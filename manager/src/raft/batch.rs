@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use super::error::{Leader, ProposeError};
 use super::types::{Consensus, Payload};
 
-/// How long a proposal waits for its result: as long as users are promised an answer in.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(2);
+/// How long a proposal waits for its result. Users are promised an answer within two seconds,
+/// and it still has to reach them.
+pub(crate) const DEADLINE: Duration = Duration::from_millis(1_800);
 /// The largest log entry.
 pub(crate) const ENTRY_LIMIT_BYTES: usize = 3 << 19;
 /// A batch is closed once it has this many bytes; replication sends up to 4 MiB at once.
