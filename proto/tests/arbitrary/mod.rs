@@ -1,0 +1,541 @@
+//! Random values of every type of the model, each field of its own.
+
+pub(crate) mod commands;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use swarmlet_core::endpoints::{Endpoint, EndpointState, Listener, Table};
+use swarmlet_core::model::*;
+use swarmlet_core::state::State;
+
+type Labels = std::collections::BTreeMap<String, String>;
+
+fn text() -> impl Strategy<Value = String> {
+    "\\PC{0,6}"
+}
+
+fn labels() -> impl Strategy<Value = Labels> {
+    btree_map(text(), text(), 0..3)
+}
+
+fn version() -> impl Strategy<Value = Version> {
+    any::<u64>().prop_map(Version)
+}
+
+fn timestamp() -> impl Strategy<Value = Timestamp> {
+    any::<u64>().prop_map(Timestamp)
+}
+
+/// Every duration that nanoseconds in 64 bits can hold.
+fn duration() -> impl Strategy<Value = Duration> {
+    any::<u64>().prop_map(Duration::from_nanos)
+}
+
+fn node_id() -> impl Strategy<Value = NodeId> {
+    any::<u128>().prop_map(NodeId::from_random)
+}
+
+fn service_id() -> impl Strategy<Value = ServiceId> {
+    any::<u128>().prop_map(ServiceId::from_random)
+}
+
+fn task_id() -> impl Strategy<Value = TaskId> {
+    any::<u128>().prop_map(TaskId::from_random)
+}
+
+fn one_of<T: Clone + std::fmt::Debug + 'static>(values: &[T]) -> impl Strategy<Value = T> + use<T> {
+    prop::sample::select(values.to_vec())
+}
+
+fn role() -> impl Strategy<Value = Role> {
+    one_of(&[Role::Worker, Role::Manager])
+}
+
+fn task_state() -> impl Strategy<Value = TaskState> {
+    one_of(&TaskState::ALL)
+}
+
+fn node_state() -> impl Strategy<Value = NodeState> {
+    one_of(&[NodeState::Ready, NodeState::Unknown, NodeState::Down])
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    one_of(&[Protocol::Tcp, Protocol::Udp])
+}
+
+fn port_mode() -> impl Strategy<Value = PortMode> {
+    one_of(&[PortMode::Ingress, PortMode::Host])
+}
+
+fn port_spec() -> impl Strategy<Value = PortSpec> {
+    (any::<u16>(), any::<u16>(), protocol(), port_mode()).prop_map(
+        |(target, published, protocol, mode)| PortSpec {
+            target,
+            published,
+            protocol,
+            mode,
+        },
+    )
+}
+
+fn resources() -> impl Strategy<Value = Resources> {
+    (any::<u64>(), any::<u64>()).prop_map(|(nano_cpus, memory_bytes)| Resources {
+        nano_cpus,
+        memory_bytes,
+    })
+}
+
+fn health() -> impl Strategy<Value = HealthCheck> {
+    let test = prop_oneof![
+        Just(HealthTest::Inherit),
+        text().prop_map(HealthTest::Shell),
+        Just(HealthTest::Disabled),
+    ];
+    let time = || option::of(duration());
+    (test, time(), time(), time(), option::of(any::<u32>())).prop_map(
+        |(test, interval, timeout, start_period, retries)| HealthCheck {
+            test,
+            interval,
+            timeout,
+            start_period,
+            retries,
+        },
+    )
+}
+
+fn mount() -> impl Strategy<Value = Mount> {
+    let kind = one_of(&[MountKind::Bind, MountKind::Volume, MountKind::Tmpfs]);
+    (kind, text(), text(), any::<bool>()).prop_map(|(kind, source, target, read_only)| Mount {
+        kind,
+        source,
+        target,
+        read_only,
+    })
+}
+
+fn container() -> impl Strategy<Value = ContainerSpec> {
+    let list = || vec(text(), 0..3);
+    let maybe = || option::of(text());
+    let first = (text(), list(), list(), list(), labels(), maybe(), maybe());
+    let second = (
+        maybe(),
+        vec(mount(), 0..2),
+        maybe(),
+        duration(),
+        option::of(health()),
+        option::of(text().prop_map(RegistryAuth)),
+    );
+    (first, second).prop_map(|(first, second)| {
+        let (image, entrypoint, args, env, labels, hostname, user) = first;
+        let (workdir, mounts, stop_signal, stop_grace_period, health, registry_auth) = second;
+        ContainerSpec {
+            image,
+            entrypoint,
+            args,
+            env,
+            labels,
+            hostname,
+            user,
+            workdir,
+            mounts,
+            stop_signal,
+            stop_grace_period,
+            health,
+            registry_auth,
+        }
+    })
+}
+
+fn restart_policy() -> impl Strategy<Value = RestartPolicy> {
+    let conditions = [
+        RestartCondition::Any,
+        RestartCondition::OnFailure,
+        RestartCondition::None,
+    ];
+    (one_of(&conditions), duration(), any::<u32>(), duration()).prop_map(
+        |(condition, delay, max_attempts, window)| RestartPolicy {
+            condition,
+            delay,
+            max_attempts,
+            window,
+        },
+    )
+}
+
+fn placement() -> impl Strategy<Value = Placement> {
+    let op = one_of(&[ConstraintOp::Equal, ConstraintOp::NotEqual]);
+    let constraint =
+        (text(), op, text()).prop_map(|(key, op, value)| Constraint { key, op, value });
+    vec(constraint, 0..3).prop_map(|constraints| Placement { constraints })
+}
+
+fn task_spec() -> impl Strategy<Value = TaskSpec> {
+    (
+        vec(container(), 0..3),
+        resources(),
+        resources(),
+        restart_policy(),
+        placement(),
+    )
+        .prop_map(
+            |(containers, limits, reservations, restart, placement)| TaskSpec {
+                containers,
+                resources: ResourceRequirements {
+                    limits,
+                    reservations,
+                },
+                restart,
+                placement,
+            },
+        )
+}
+
+fn service_spec() -> impl Strategy<Value = ServiceSpec> {
+    (
+        text(),
+        labels(),
+        any::<u32>(),
+        task_spec(),
+        vec(port_spec(), 0..3),
+        duration(),
+    )
+        .prop_map(
+            |(name, labels, replicas, task, ports, drain_timeout)| ServiceSpec {
+                name,
+                labels,
+                mode: ServiceMode::Replicated { replicas },
+                task,
+                ports,
+                lb_policy: LbPolicy::RoundRobin,
+                drain_timeout,
+            },
+        )
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    (
+        service_id(),
+        version(),
+        timestamp(),
+        timestamp(),
+        service_spec(),
+        version(),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(id, version, created_at, updated_at, spec, spec_version, removing)| Service {
+                id,
+                version,
+                created_at,
+                updated_at,
+                spec,
+                spec_version,
+                removing,
+            },
+        )
+}
+
+fn task_status() -> impl Strategy<Value = TaskStatus> {
+    let container = (
+        text(),
+        any::<u32>(),
+        option::of(any::<i32>()),
+        option::of(any::<IpAddr>()),
+    )
+        .prop_map(|(id, pid, exit_code, address)| ContainerStatus {
+            id,
+            pid,
+            exit_code,
+            address,
+        });
+    let port = (any::<u16>(), any::<u16>(), protocol(), port_mode()).prop_map(
+        |(target, host, protocol, mode)| TaskPort {
+            target,
+            host,
+            protocol,
+            mode,
+        },
+    );
+    (
+        task_state(),
+        timestamp(),
+        text(),
+        option::of(text()),
+        option::of(container),
+        vec(port, 0..3),
+    )
+        .prop_map(|(state, at, message, error, container, ports)| TaskStatus {
+            state,
+            at,
+            message,
+            error,
+            container,
+            ports,
+        })
+}
+
+fn task() -> impl Strategy<Value = Task> {
+    let restart = (any::<u32>(), any::<u32>(), timestamp(), timestamp()).prop_map(
+        |(failures, attempts, window_start, not_before)| RestartHistory {
+            failures,
+            attempts,
+            window_start,
+            not_before,
+        },
+    );
+    let draining =
+        (timestamp(), version()).prop_map(|(since, version)| Draining { since, version });
+    let first = (
+        task_id(),
+        version(),
+        service_id(),
+        text(),
+        any::<u32>(),
+        option::of(node_id()),
+        task_spec(),
+    );
+    let second = (
+        vec(port_spec(), 0..3),
+        version(),
+        timestamp(),
+        task_state(),
+        task_status(),
+        restart,
+        option::of(draining),
+    );
+    (first, second).prop_map(|(first, second)| {
+        let (id, version, service, service_name, slot, node, spec) = first;
+        let (ports, spec_version, created_at, desired, status, restart, draining) = second;
+        Task {
+            id,
+            version,
+            service,
+            service_name,
+            slot,
+            node,
+            spec,
+            ports,
+            spec_version,
+            created_at,
+            desired,
+            status,
+            restart,
+            draining,
+        }
+    })
+}
+
+fn node_spec() -> impl Strategy<Value = NodeSpec> {
+    let availability = one_of(&[
+        Availability::Active,
+        Availability::Pause,
+        Availability::Drain,
+    ]);
+    (role(), availability, labels()).prop_map(|(role, availability, labels)| NodeSpec {
+        role,
+        availability,
+        labels,
+    })
+}
+
+fn description() -> impl Strategy<Value = NodeDescription> {
+    let platform = (text(), text()).prop_map(|(os, arch)| Platform { os, arch });
+    let runtime = one_of(&[RuntimeKind::Docker, RuntimeKind::Process]);
+    (
+        text(),
+        any::<IpAddr>(),
+        platform,
+        resources(),
+        runtime,
+        text(),
+        labels(),
+        any::<(u16, u16)>(),
+        any::<u32>(),
+        text(),
+    )
+        .prop_map(
+            |(
+                hostname,
+                address,
+                platform,
+                resources,
+                runtime,
+                engine_version,
+                engine_labels,
+                task_ports,
+                schema,
+                program_version,
+            )| NodeDescription {
+                hostname,
+                address,
+                platform,
+                resources,
+                runtime,
+                engine_version,
+                engine_labels,
+                task_ports,
+                schema,
+                program_version,
+            },
+        )
+}
+
+/// The text of an IPv6 address carries no flow label, so that there is none here either.
+fn socket() -> impl Strategy<Value = SocketAddr> {
+    any::<(IpAddr, u16)>().prop_map(SocketAddr::from)
+}
+
+fn manager() -> impl Strategy<Value = ManagerInfo> {
+    (any::<u64>(), socket()).prop_map(|(raft_id, address)| ManagerInfo { raft_id, address })
+}
+
+fn port_problem() -> impl Strategy<Value = PortProblem> {
+    (any::<u16>(), protocol(), text()).prop_map(|(port, protocol, reason)| PortProblem {
+        port,
+        protocol,
+        reason,
+    })
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    let status =
+        (node_state(), text(), timestamp()).prop_map(|(state, message, since)| NodeStatus {
+            state,
+            message,
+            since,
+        });
+    (
+        node_id(),
+        version(),
+        timestamp(),
+        node_spec(),
+        description(),
+        status,
+        option::of(manager()),
+        vec(port_problem(), 0..3),
+    )
+        .prop_map(
+            |(id, version, created_at, spec, description, status, manager, port_problems)| Node {
+                id,
+                version,
+                created_at,
+                spec,
+                description,
+                status,
+                manager,
+                port_problems,
+            },
+        )
+}
+
+fn cluster_spec() -> impl Strategy<Value = ClusterSpec> {
+    (any::<u32>(), duration(), duration()).prop_map(
+        |(task_history_limit, node_unknown_after, node_replace_delay)| ClusterSpec {
+            task_history_limit,
+            node_unknown_after,
+            node_replace_delay,
+        },
+    )
+}
+
+fn join_secret() -> impl Strategy<Value = JoinSecret> {
+    any::<([u8; 16], [u8; 32])>().prop_map(|(salt, sha256)| JoinSecret { salt, sha256 })
+}
+
+fn cluster() -> impl Strategy<Value = Cluster> {
+    let root = (vec(any::<u8>(), 1..9), vec(any::<u8>(), 1..9))
+        .prop_map(|(certificate, key)| RootCa { certificate, key });
+    (
+        any::<u128>(),
+        version(),
+        timestamp(),
+        cluster_spec(),
+        root,
+        join_secret(),
+        join_secret(),
+        any::<u32>(),
+        any::<u64>(),
+    )
+        .prop_map(
+            |(
+                id,
+                version,
+                created_at,
+                spec,
+                root_ca,
+                worker_secret,
+                manager_secret,
+                schema,
+                next_raft_id,
+            )| Cluster {
+                id: ClusterId::from_random(id),
+                version,
+                created_at,
+                spec,
+                root_ca,
+                worker_secret,
+                manager_secret,
+                schema,
+                next_raft_id,
+            },
+        )
+}
+
+/// The parts of a state, in no order.
+pub(crate) type Parts = (Version, Option<Cluster>, Vec<Node>, Vec<Service>, Vec<Task>);
+
+pub(crate) fn parts() -> impl Strategy<Value = Parts> {
+    (
+        version(),
+        option::of(cluster()),
+        vec(node(), 0..3),
+        vec(service(), 0..3),
+        vec(task(), 0..3),
+    )
+}
+
+pub(crate) fn restore((version, cluster, nodes, services, tasks): Parts) -> State {
+    State::restore(version, cluster, nodes, services, tasks)
+}
+
+pub(crate) fn table() -> impl Strategy<Value = Table> {
+    let state = one_of(&[EndpointState::Ready, EndpointState::Draining]);
+    let endpoint = (
+        task_id(),
+        node_id(),
+        socket(),
+        option::of(socket()),
+        any::<u32>(),
+        state,
+    )
+        .prop_map(|(task, node, address, local, weight, state)| Endpoint {
+            task,
+            node,
+            address,
+            local,
+            weight,
+            state,
+        });
+    let listener = (
+        any::<u16>(),
+        protocol(),
+        service_id(),
+        text(),
+        vec(endpoint, 0..3),
+    )
+        .prop_map(
+            |(port, protocol, service, service_name, endpoints)| Listener {
+                port,
+                protocol,
+                service,
+                service_name,
+                policy: LbPolicy::RoundRobin,
+                endpoints,
+            },
+        );
+    (version(), vec(listener, 0..3)).prop_map(|(version, listeners)| Table { version, listeners })
+}
