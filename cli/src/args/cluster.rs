@@ -1,0 +1,79 @@
+//! `init`, `join`, `leave`, `join-token`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::daemon::{AvailabilityArg, DaemonFlags};
+
+/// `swarmlet init`.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Address at which other nodes reach this one (ADDRESS[:PORT])
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) advertise_addr: Option<String>,
+    /// Whether the node takes tasks
+    #[arg(long, value_enum, default_value = "active")]
+    pub(crate) availability: AvailabilityArg,
+    /// Ended tasks kept for each slot
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub(crate) task_history_limit: u32,
+    /// Replace tasks of a node that has been unknown for this long
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = crate::values::duration)]
+    pub(crate) node_replace_delay: std::time::Duration,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonFlags,
+}
+
+/// `swarmlet join`.
+#[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// Token that `join-token` printed
+    #[arg(long, required_unless_present = "token_file")]
+    pub(crate) token: Option<String>,
+    /// File that holds the token: other users of this machine can read a command line
+    #[arg(long, value_name = "PATH", conflicts_with = "token")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Address at which other nodes reach this one (ADDRESS[:PORT])
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) advertise_addr: Option<String>,
+    /// Whether the node takes tasks
+    #[arg(long, value_enum, default_value = "active")]
+    pub(crate) availability: AvailabilityArg,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonFlags,
+    /// Managers to ask, by name or address, tried in turn (HOST[:PORT])
+    #[arg(required = true, value_name = "HOST")]
+    pub(crate) remotes: Vec<String>,
+}
+
+/// `swarmlet leave`.
+#[derive(Debug, Args)]
+pub(crate) struct LeaveArgs {
+    /// Leave even if the swarm or its state is lost by it
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+/// `swarmlet join-token`.
+#[derive(Debug, Args)]
+pub(crate) struct JoinTokenArgs {
+    /// Replace the token; nodes that have joined stay
+    #[arg(long)]
+    pub(crate) rotate: bool,
+    /// Print the token only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// What a node becomes by it
+    #[arg(value_enum)]
+    pub(crate) role: RoleArg,
+}
+
+/// Role of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleArg {
+    /// Runs tasks
+    Worker,
+    /// Runs tasks and keeps a replica of the swarm's state
+    Manager,
+}

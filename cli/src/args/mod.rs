@@ -1,0 +1,138 @@
+//! The command line as clap sees it: what may be written, and how it is explained.
+//!
+//! Each group of commands has a file. Nothing here asks the cluster; what a text means as a
+//! value is in [`crate::values`], and what a command does in [`crate::commands`].
+
+mod cluster;
+mod daemon;
+mod node;
+mod service;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use cluster::{InitArgs, JoinArgs, JoinTokenArgs, LeaveArgs, RoleArg};
+pub(crate) use daemon::{
+    AvailabilityArg, DaemonArgs, DaemonFlags, DemoArgs, LbArgs, RuntimeArg, ShimArgs, WhoamiArgs,
+};
+pub(crate) use node::{NodeCommand, NodeInspectArgs, NodeLsArgs, NodePsArgs, NodeRmArgs, NodeUpdateArgs};
+pub(crate) use service::{
+    CreateArgs, RestartConditionArg, ScaleArgs, ServiceCommand, ServiceInspectArgs, ServiceLsArgs,
+    ServicePsArgs, ServiceRmArgs,
+};
+
+/// Turns a handful of Linux hosts into one.
+///
+/// Containers run anywhere, and every host answers for all of them.
+#[derive(Debug, Parser)]
+#[command(name = "swarmlet", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Socket of this node's daemon
+    #[arg(
+        long,
+        global = true,
+        env = "SWARMLET_SOCKET",
+        value_name = "PATH",
+        default_value = "/run/swarmlet/swarmlet.sock",
+        hide_env_values = true,
+        help_heading = "Global options"
+    )]
+    pub(crate) socket: PathBuf,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Initialize a swarm
+    Init(Box<InitArgs>),
+    /// Join a swarm as a node, worker or manager by the token
+    Join(Box<JoinArgs>),
+    /// Leave the swarm
+    Leave(LeaveArgs),
+    /// Show or rotate the token that lets nodes join
+    JoinToken(JoinTokenArgs),
+    /// Show what this node's daemon is doing
+    Info(InfoArgs),
+    /// Manage nodes
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Manage services
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Run three nodes on this machine and show what they do
+    Demo(DemoArgs),
+    /// Print the completion script for a shell
+    Completion(CompletionArgs),
+    /// Run this node's daemon in the foreground
+    Daemon(Box<DaemonArgs>),
+    /// Run the balancer (the daemon starts it)
+    #[command(hide = true)]
+    Lb(LbArgs),
+    /// Answer HTTP requests with the host name
+    #[command(hide = true)]
+    Whoami(WhoamiArgs),
+    /// Hold a task of the process runtime (the agent starts it)
+    #[command(hide = true)]
+    Shim(ShimArgs),
+}
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Columns for people
+    Table,
+    /// One JSON object to a line
+    Json,
+}
+
+/// `swarmlet info`.
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// Print as table or json
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+}
+
+/// `swarmlet completion`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionArgs {
+    /// Shell to print the script for
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// A filter of a list, `KEY=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Filter {
+    /// What is looked at.
+    pub(crate) key: String,
+    /// What it should be.
+    pub(crate) value: String,
+}
+
+impl std::str::FromStr for Filter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, value) = text
+            .split_once('=')
+            .ok_or("invalid filter: expected KEY=VALUE")?;
+        Ok(Self {
+            key: key.trim().to_lowercase(),
+            value: value.trim().to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! `node ls/inspect/ps/update/rm`.
+
+use clap::{Args, Subcommand};
+
+use super::daemon::AvailabilityArg;
+use super::{Filter, Format};
+use crate::values::key_value;
+
+/// Commands on nodes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// List nodes
+    #[command(visible_alias = "list")]
+    Ls(NodeLsArgs),
+    /// Show everything about nodes
+    Inspect(NodeInspectArgs),
+    /// List the tasks on nodes
+    Ps(NodePsArgs),
+    /// Change a node's availability or labels
+    Update(NodeUpdateArgs),
+    /// Forget nodes that are down
+    #[command(visible_alias = "remove")]
+    Rm(NodeRmArgs),
+}
+
+/// `node ls`.
+#[derive(Debug, Args)]
+pub(crate) struct NodeLsArgs {
+    /// Show only nodes with id=, name=, role=, availability=, node.label=
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<Filter>,
+    /// Print ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Print as table or json
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+}
+
+/// `node inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct NodeInspectArgs {
+    /// Print for people
+    #[arg(long)]
+    pub(crate) pretty: bool,
+    /// Print as table (for people) or json
+    #[arg(long, value_enum, default_value = "json", conflicts_with = "pretty")]
+    pub(crate) format: Format,
+    /// Id, beginning of an id, host name, or "self"
+    #[arg(required = true, value_name = "NODE")]
+    pub(crate) nodes: Vec<String>,
+}
+
+/// `node ps`.
+#[derive(Debug, Args)]
+pub(crate) struct NodePsArgs {
+    /// Show only tasks with id=, name=, desired-state=
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<Filter>,
+    /// Do not shorten ids and errors
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Print ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Print as table or json
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+    /// Id, beginning of an id, host name, or "self"
+    #[arg(default_value = "self", value_name = "NODE")]
+    pub(crate) nodes: Vec<String>,
+}
+
+/// `node update`.
+#[derive(Debug, Args)]
+pub(crate) struct NodeUpdateArgs {
+    /// Whether the node takes tasks
+    #[arg(long, value_enum)]
+    pub(crate) availability: Option<AvailabilityArg>,
+    /// Add or change a label of the node
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) label_add: Vec<(String, String)>,
+    /// Remove a label of the node
+    #[arg(long, value_name = "KEY")]
+    pub(crate) label_rm: Vec<String>,
+    /// Id, beginning of an id, host name, or "self"
+    #[arg(value_name = "NODE")]
+    pub(crate) node: String,
+}
+
+/// `node rm`.
+#[derive(Debug, Args)]
+pub(crate) struct NodeRmArgs {
+    /// Remove it even if it is not down
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Id, beginning of an id, or host name
+    #[arg(required = true, value_name = "NODE")]
+    pub(crate) nodes: Vec<String>,
+}

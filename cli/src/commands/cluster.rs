@@ -1,0 +1,217 @@
+//! `init`, `join`, `leave`, `join-token`, `info`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use swarmlet_core::model::ClusterSpec;
+use swarmlet_proto::v1;
+
+use super::availability;
+use crate::args::{Format, InfoArgs, InitArgs, JoinArgs, JoinTokenArgs, LeaveArgs, RoleArg};
+use crate::client::{Client, call, call_within};
+use crate::daemon::start::{self, Started};
+use crate::output::{Row, Style, list, print};
+
+/// Time for `join`: several addresses may each take their seconds to not answer, and a new
+/// manager catches up before it counts.
+const JOIN_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Time for `leave`: every task of the node may use its grace period.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(180);
+
+/// Makes this node the first of a new cluster.
+///
+/// # Errors
+/// What is to be said to the user.
+pub(crate) async fn init(args: InitArgs, socket: &Path) -> Result<()> {
+    let (client, started) = start::ensure(socket, &args.daemon).await?;
+    let spec = ClusterSpec {
+        task_history_limit: args.task_history_limit,
+        node_replace_delay: args.node_replace_delay,
+        ..ClusterSpec::default()
+    };
+    let request = v1::InitRequest {
+        advertise_addr: args.advertise_addr.unwrap_or_default(),
+        availability: availability(args.availability).to_owned(),
+        spec: Some((&spec).into()),
+    };
+    let answer = call_within(JOIN_DEADLINE, client.local().init(request)).await;
+    let answer = undo_start(answer, started, socket).await?;
+    print(&format!(
+        "Swarm initialized: current node ({}) is now a manager.\n\n\
+         To add a worker to this swarm, run the following command:\n\n    \
+         swarmlet join --token {} {}\n\n\
+         To add a manager to this swarm, run 'swarmlet join-token manager' and follow the \
+         instructions.\n\n",
+        answer.node_id, answer.worker_token, answer.address
+    ))?;
+    Ok(())
+}
+
+/// Ends a daemon that was started for a request that was then refused: it would only be in
+/// the way of the next attempt, whose settings may be others.
+async fn undo_start<T, E>(answer: Result<T, E>, started: Started, socket: &Path) -> Result<T>
+where
+    anyhow::Error: From<E>,
+{
+    match answer {
+        Ok(answer) => Ok(answer),
+        Err(error) => {
+            started.undo(socket).await;
+            Err(error.into())
+        }
+    }
+}
+
+/// Makes this node one of a cluster that exists.
+///
+/// # Errors
+/// What is to be said to the user.
+pub(crate) async fn join(args: JoinArgs, socket: &Path) -> Result<()> {
+    let token = match (args.token, args.token_file) {
+        (Some(token), _) => token,
+        (None, Some(path)) => std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read the token from {}", path.display()))?,
+        (None, None) => String::new(),
+    };
+    let token = token.trim().to_owned();
+    // A mistyped token is answered before a daemon is started for it.
+    token.parse::<swarmlet_proto::token::JoinToken>()?;
+    let (client, started) = start::ensure(socket, &args.daemon).await?;
+    let request = v1::LocalJoinRequest {
+        token,
+        remotes: args.remotes,
+        advertise_addr: args.advertise_addr.unwrap_or_default(),
+        availability: availability(args.availability).to_owned(),
+    };
+    let answer = call_within(JOIN_DEADLINE, client.local().join(request)).await;
+    let answer = undo_start(answer, started, socket).await?;
+    print(&format!("This node joined a swarm as a {}.\n", answer.role))?;
+    if answer.role == "manager" {
+        warn_of_two(&client).await;
+    }
+    Ok(())
+}
+
+/// Two managers are worse than one: both must be there for a change.
+async fn warn_of_two(client: &Client) {
+    // The node has joined; that the list cannot be had is no reason to say otherwise.
+    let Ok(nodes) = client.nodes().await else {
+        return;
+    };
+    if nodes.iter().filter(|(node, _)| node.manager.is_some()).count() == 2 {
+        eprintln!(
+            "WARNING: the swarm has two managers now, and losing either stops all changes. \
+             Join a third one."
+        );
+    }
+}
+
+/// Takes this node out of its cluster.
+///
+/// # Errors
+/// What is to be said to the user.
+pub(crate) async fn leave(args: &LeaveArgs, client: &Client, socket: &Path) -> Result<()> {
+    let pid = client.info().await.map(|info| info.pid)?;
+    let request = v1::LeaveRequest { force: args.force };
+    call_within(LEAVE_DEADLINE, client.local().leave(request)).await?;
+    start::wait_for_end(socket, pid).await;
+    print("Node left the swarm.\n")?;
+    Ok(())
+}
+
+/// Shows or rotates a join token.
+///
+/// # Errors
+/// What is to be said to the user.
+pub(crate) async fn join_token(args: &JoinTokenArgs, client: &Client) -> Result<()> {
+    let role = match args.role {
+        RoleArg::Worker => "worker",
+        RoleArg::Manager => "manager",
+    };
+    let request = v1::JoinTokenRequest {
+        role: role.to_owned(),
+        rotate: args.rotate,
+    };
+    let answer = call(client.control().join_token(request)).await?;
+    if args.quiet {
+        print(&format!("{}\n", answer.token))?;
+        return Ok(());
+    }
+    if args.rotate {
+        print(&format!("Successfully rotated {role} join token.\n\n"))?;
+    }
+    let address = answer.addresses.first().map_or("", String::as_str);
+    print(&format!(
+        "To add a {role} to this swarm, run the following command:\n\n    \
+         swarmlet join --token {} {address}\n\n",
+        answer.token
+    ))?;
+    Ok(())
+}
+
+/// What `info` shows.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct InfoRow {
+    #[serde(rename = "State")]
+    state: String,
+    #[serde(rename = "NodeID")]
+    node: String,
+    #[serde(rename = "ClusterID")]
+    cluster: String,
+    role: String,
+    #[serde(rename = "NodeAddr")]
+    address: String,
+    runtime: String,
+    #[serde(rename = "PID")]
+    pid: u32,
+    version: String,
+}
+
+impl Row for InfoRow {
+    const HEADERS: &'static [&'static str] =
+        &["SWARM", "NODE ID", "ROLE", "ADDRESS", "RUNTIME", "PID", "VERSION"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.state.clone(),
+            self.node.clone(),
+            self.role.clone(),
+            self.address.clone(),
+            self.runtime.clone(),
+            self.pid.to_string(),
+            self.version.clone(),
+        ]
+    }
+
+    fn id(&self) -> &str {
+        &self.node
+    }
+}
+
+/// Shows what the daemon is doing.
+///
+/// # Errors
+/// What is to be said to the user.
+pub(crate) async fn info(args: &InfoArgs, client: &Client) -> Result<()> {
+    let info = client.info().await?;
+    let row = InfoRow {
+        state: info.state,
+        node: info.node_id,
+        cluster: info.cluster_id,
+        role: info.role,
+        address: info.address,
+        runtime: info.runtime,
+        pid: info.pid,
+        version: info.program_version,
+    };
+    let style = match args.format {
+        Format::Table => Style::Table,
+        Format::Json => Style::Json,
+    };
+    print(&list(&[row], style)?)?;
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! What each command does: arguments → a validated request → one call → something printed.
+
+pub(crate) mod cluster;
+mod create;
+pub(crate) mod node;
+pub(crate) mod service;
+mod tasks;
+
+use std::time::SystemTime;
+
+use anyhow::{Result, bail};
+use swarmlet_core::model::Timestamp;
+
+use crate::args::{AvailabilityArg, Filter};
+
+/// The time that tables count from.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let milliseconds = since.map_or(0, |since| since.as_millis());
+    Timestamp(u64::try_from(milliseconds).unwrap_or(u64::MAX))
+}
+
+/// The word for an availability in a request.
+fn availability(availability: AvailabilityArg) -> &'static str {
+    match availability {
+        AvailabilityArg::Active => "active",
+        AvailabilityArg::Pause => "pause",
+        AvailabilityArg::Drain => "drain",
+    }
+}
+
+/// Refuses filters that a list does not have; without this a typing error would show
+/// everything or nothing.
+fn check_filters(filters: &[Filter], known: &[&str]) -> Result<()> {
+    match filters.iter().find(|filter| !known.contains(&filter.key.as_str())) {
+        Some(filter) => bail!("invalid filter '{}': known are {}", filter.key, known.join(", ")),
+        None => Ok(()),
+    }
+}
+
+/// Whether an object passes: filters of one key are alternatives, different keys must all hold.
+fn passes(filters: &[Filter], matches: impl Fn(&str, &str) -> bool) -> bool {
+    filters.iter().all(|filter| {
+        filters
+            .iter()
+            .filter(|other| other.key == filter.key)
+            .any(|other| matches(&other.key, &other.value))
+    })
+}
+
+/// Whether labels fit `KEY` or `KEY=VALUE`.
+fn label_matches(labels: &std::collections::BTreeMap<String, String>, wanted: &str) -> bool {
+    match wanted.split_once('=') {
+        Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
+        None => labels.contains_key(wanted),
+    }
+}
+
+/// Does something for each name, goes on after a failure, and reports all failures together, as
+/// Docker does for lists of objects.
+#[derive(Default)]
+struct Failures(Vec<String>);
+
+impl Failures {
+    fn note(&mut self, error: &impl std::fmt::Display) {
+        self.0.push(error.to_string());
+    }
+
+    fn result(self) -> Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        bail!("{}", self.0.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_of_one_key_are_alternatives() {
+        let filters = |list: &[&str]| list.iter().map(|f| f.parse().unwrap()).collect::<Vec<Filter>>();
+        let matches = |key: &str, value: &str| matches!((key, value), ("name", "ng") | ("id", "1"));
+        assert!(passes(&filters(&[]), matches));
+        assert!(passes(&filters(&["name=x", "name=ng"]), matches));
+        assert!(passes(&filters(&["name=ng", "id=1"]), matches));
+        assert!(!passes(&filters(&["name=ng", "id=2"]), matches));
+        let error = check_filters(&filters(&["colour=red"]), &["id", "name"]).unwrap_err();
+        assert_eq!(error.to_string(), "invalid filter 'colour': known are id, name");
+    }
+}

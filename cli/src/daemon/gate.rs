@@ -1,0 +1,46 @@
+//! The control service on the local socket: the manager's where there is one, and elsewhere an
+//! answer that says why there is none, in Docker's words.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use tonic::Status;
+use tower::ServiceExt;
+
+use super::view::{Phase, Views};
+
+/// What a node without a swarm answers.
+pub(crate) const INACTIVE: &str = "This node is not a swarm manager. Use \"swarmlet init\" or \
+     \"swarmlet join\" to connect this node to swarm and try again.";
+
+/// What a worker answers.
+pub(crate) const WORKER: &str = "This node is not a swarm manager. Worker nodes can't be used \
+     to view or modify cluster state. Please run this command on a manager node or promote the \
+     current node to a manager.";
+
+/// Passes a call on to the manager, or refuses it.
+pub(crate) async fn control(State(views): State<Views>, request: Request) -> Response {
+    match manager(&views.now()) {
+        Ok(routes) => {
+            let answered = routes.into_axum_router().oneshot(request).await;
+            match answered {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        }
+        Err(status) => status.into_http::<Body>(),
+    }
+}
+
+fn manager(phase: &Phase) -> Result<tonic::service::Routes, Status> {
+    match phase {
+        Phase::Active(active) => match &active.manager {
+            Some(manager) => Ok(manager.local_routes()),
+            None => Err(Status::failed_precondition(WORKER)),
+        },
+        Phase::Inactive | Phase::Ending => Err(Status::failed_precondition(INACTIVE)),
+        Phase::Starting => Err(Status::unavailable(
+            "the daemon is bringing its node back, try again in a moment",
+        )),
+    }
+}

@@ -1,0 +1,62 @@
+//! Whether a load balancer in front should send clients to this node.
+
+use swarmlet_core::model::Availability;
+
+use super::balancer::Condition;
+use super::view::Phase;
+
+/// `Ok` while the node can forward, or every reason why it cannot.
+pub(super) fn health(phase: &Phase) -> Result<(), Vec<String>> {
+    let Some(active) = phase.active() else {
+        return Err(vec![match phase {
+            Phase::Starting => "the node is starting".to_owned(),
+            _ => "the node is not part of a swarm".to_owned(),
+        }]);
+    };
+    let availability =
+        active.agent.connected().borrow().spec.as_ref().map(|spec| spec.availability);
+    let condition = active.balancer.condition().borrow().clone();
+    judge(availability, &condition)
+}
+
+fn judge(availability: Option<Availability>, condition: &Condition) -> Result<(), Vec<String>> {
+    let mut reasons = Vec::new();
+    // Without a manager the node forwards as before; its last wish is not known then.
+    if availability == Some(Availability::Drain) {
+        reasons.push("the node is being drained".to_owned());
+    }
+    match condition {
+        Condition::Down => reasons.push("the balancer is down".to_owned()),
+        Condition::Up(errors) => reasons.extend(
+            errors.iter().map(|error| format!("port {} is not served: {}", error.port, error.reason)),
+        ),
+    }
+    if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+}
+
+#[cfg(test)]
+mod tests {
+    use swarmlet_lb::status::PortError;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_cannot_forward_says_why() {
+        let up = Condition::Up(Vec::new());
+        assert_eq!(judge(None, &up), Ok(()));
+        assert_eq!(judge(Some(Availability::Active), &up), Ok(()));
+        assert_eq!(judge(Some(Availability::Pause), &up), Ok(()));
+        let port = Condition::Up(vec![PortError {
+            port: 80,
+            reason: "address in use".to_owned(),
+        }]);
+        assert_eq!(
+            judge(Some(Availability::Drain), &port),
+            Err(vec![
+                "the node is being drained".to_owned(),
+                "port 80 is not served: address in use".to_owned(),
+            ])
+        );
+        assert_eq!(judge(None, &Condition::Down), Err(vec!["the balancer is down".to_owned()]));
+    }
+}

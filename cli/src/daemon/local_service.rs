@@ -1,0 +1,185 @@
+//! What the command line asks of its own machine's daemon: `Local` of local.proto.
+
+use std::sync::Arc;
+
+use axum::routing::any;
+use swarmlet_core::model::{Availability, ClusterSpec};
+use swarmlet_proto::v1;
+use swarmlet_proto::v1::local_server::{Local, LocalServer};
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+
+use super::node::{InitWish, JoinWish, Node};
+use super::settings::Settings;
+use super::view::Phase;
+use super::{AfterLeave, Daemon, gate};
+
+/// Why `init` and `join` are refused on a node of a cluster.
+const ACTIVE: &str = "This node is already part of a swarm. Use \"swarmlet leave\" to leave this \
+     swarm and join another one.";
+
+/// Why `leave` is refused elsewhere.
+const INACTIVE: &str = "This node is not part of a swarm";
+
+/// Everything that is served on the local socket.
+pub(super) fn routes(daemon: Arc<Daemon>) -> Routes {
+    let views = daemon.views.clone();
+    Routes::new(LocalServer::new(LocalService { daemon }))
+        .into_axum_router()
+        .route("/swarmlet.v1.Control/{method}", any(gate::control).with_state(views))
+        .into()
+}
+
+struct LocalService {
+    daemon: Arc<Daemon>,
+}
+
+#[tonic::async_trait]
+impl Local for LocalService {
+    async fn info(
+        &self,
+        _: Request<v1::InfoRequest>,
+    ) -> Result<Response<v1::InfoResponse>, Status> {
+        let phase = self.daemon.views.now();
+        let active = phase.active();
+        let text = |get: &dyn Fn(&super::view::Active) -> String| active.map(get).unwrap_or_default();
+        Ok(Response::new(v1::InfoResponse {
+            state: phase.name().to_owned(),
+            node_id: text(&|active| active.node.to_string()),
+            cluster_id: text(&|active| active.cluster.to_string()),
+            role: text(&|active| active.role.to_string()),
+            address: text(&|active| active.address.to_string()),
+            runtime: text(&|active| active.runtime.to_string()),
+            pid: std::process::id(),
+            program_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
+    }
+
+    async fn init(
+        &self,
+        request: Request<v1::InitRequest>,
+    ) -> Result<Response<v1::InitResponse>, Status> {
+        let request = request.into_inner();
+        let wish = InitWish {
+            advertise: request.advertise_addr,
+            availability: availability(&request.availability)?,
+            spec: match request.spec {
+                Some(spec) => ClusterSpec::try_from(spec)?,
+                None => ClusterSpec::default(),
+            },
+        };
+        // A command line that goes away in the middle must not leave half a node: the work goes
+        // on in a task of its own.
+        let daemon = self.daemon.clone();
+        let answer = spawned(async move { daemon.init(wish).await }).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn join(
+        &self,
+        request: Request<v1::LocalJoinRequest>,
+    ) -> Result<Response<v1::LocalJoinResponse>, Status> {
+        let request = request.into_inner();
+        let wish = JoinWish {
+            token: request
+                .token
+                .parse()
+                .map_err(|error| Status::invalid_argument(format!("{error}")))?,
+            remotes: request.remotes,
+            advertise: request.advertise_addr,
+            availability: availability(&request.availability)?,
+        };
+        let daemon = self.daemon.clone();
+        let answer = spawned(async move { daemon.join(wish).await }).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn leave(
+        &self,
+        request: Request<v1::LeaveRequest>,
+    ) -> Result<Response<v1::LeaveResponse>, Status> {
+        let force = request.into_inner().force;
+        let daemon = self.daemon.clone();
+        spawned(async move { daemon.leave(force).await }).await?;
+        Ok(Response::new(v1::LeaveResponse {}))
+    }
+}
+
+async fn spawned<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Status>> + Send + 'static,
+) -> Result<T, Status> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Status::internal(format!("the daemon failed: {error}"))),
+    }
+}
+
+/// A refusal with its causes in one line.
+fn refused(error: &anyhow::Error) -> Status {
+    Status::failed_precondition(format!("{error:#}"))
+}
+
+fn availability(text: &str) -> Result<Availability, Status> {
+    match text {
+        "" | "active" => Ok(Availability::Active),
+        "pause" => Ok(Availability::Pause),
+        "drain" => Ok(Availability::Drain),
+        _ => Err(Status::invalid_argument(format!("unknown availability {text:?}"))),
+    }
+}
+
+impl Daemon {
+    async fn init(&self, wish: InitWish) -> Result<v1::InitResponse, Status> {
+        let mut node = self.node.lock().await;
+        if node.is_some() {
+            return Err(Status::failed_precondition(ACTIVE));
+        }
+        let settings = Settings::new(&self.flags, None).map_err(|error| refused(&error))?;
+        let new = Node::init(&self.layout, settings, wish).await;
+        let new = new.map_err(|error| refused(&error))?;
+        let answer = new.welcome().await;
+        self.views.show(new.view());
+        *node = Some(new);
+        answer
+    }
+
+    async fn join(&self, wish: JoinWish) -> Result<v1::LocalJoinResponse, Status> {
+        let mut node = self.node.lock().await;
+        if node.is_some() {
+            return Err(Status::failed_precondition(ACTIVE));
+        }
+        let settings = Settings::new(&self.flags, None).map_err(|error| refused(&error))?;
+        let new = Node::join(&self.layout, settings, wish).await;
+        let new = new.map_err(|error| refused(&error))?;
+        let phase = new.view();
+        let answer = v1::LocalJoinResponse {
+            node_id: phase.active().map(|active| active.node.to_string()).unwrap_or_default(),
+            role: phase.active().map(|active| active.role.to_string()).unwrap_or_default(),
+        };
+        self.views.show(phase);
+        *node = Some(new);
+        Ok(answer)
+    }
+
+    async fn leave(&self, force: bool) -> Result<(), Status> {
+        let mut node = self.node.lock().await;
+        let Some(leaving) = node.as_ref() else {
+            return Err(Status::failed_precondition(INACTIVE));
+        };
+        leaving.may_leave(force).await.map_err(|error| refused(&error))?;
+        // From here on there is no way back; the node is gone even if its remains are not.
+        let result = match node.take() {
+            Some(leaving) => leaving.leave(&self.layout).await,
+            None => Ok(()),
+        };
+        match self.after_leave {
+            AfterLeave::Stay => self.views.show(Phase::Inactive),
+            AfterLeave::End => {
+                self.views.show(Phase::Ending);
+                self.layout.forget_daemon();
+                self.end.cancel();
+            }
+        }
+        result.map_err(|error| refused(&error))
+    }
+}

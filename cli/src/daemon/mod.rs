@@ -1,0 +1,168 @@
+//! The daemon: the composition root, where manager, agent, runtime and balancer are put
+//! together, and where nothing is decided about the cluster.
+//!
+//! ```text
+//!                  init, join                      leave
+//!   inactive ───────────────────▶ active ──────────────────────▶ inactive, or the end
+//!       ▲                           ▲                            where `init` or `join`
+//!       └ no node on disk           └─── starting (a node on disk is brought back)  had started it
+//! ```
+//!
+//! Start reading at [`run`], then `local_service` (what the command line asks), then `node`
+//! (what an active node is made of).
+
+mod advertise;
+pub(crate) mod balancer;
+mod gate;
+mod health;
+mod http;
+mod join;
+mod local_service;
+mod logging;
+mod metrics;
+mod node;
+mod renew;
+mod resolve;
+mod settings;
+pub(crate) mod start;
+pub(crate) mod store;
+mod sysctl;
+mod view;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use swarmlet_proto::transport::serve_unix;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{DaemonArgs, DaemonFlags};
+use crate::edge::many_threads;
+use node::Node;
+use settings::Settings;
+use store::Layout;
+use view::{Phase, Views};
+
+/// What happens to a daemon after its node has left its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AfterLeave {
+    /// It waits for `init` or `join`.
+    Stay,
+    /// It ends: `init` or `join` had started it, and `leave` leaves nothing behind.
+    End,
+}
+
+/// Everything that requests share.
+pub(crate) struct Daemon {
+    layout: Layout,
+    flags: DaemonFlags,
+    after_leave: AfterLeave,
+    /// The node, while there is one. Whoever changes what this daemon is holds it.
+    node: Mutex<Option<Node>>,
+    /// What it is, for everybody who only wants to know.
+    views: Views,
+    /// Ends the daemon.
+    end: CancellationToken,
+}
+
+/// `swarmlet daemon`: runs until it is told to end.
+///
+/// # Errors
+/// It cannot start, or cannot go on.
+pub(crate) fn run(args: DaemonArgs, socket: &Path) -> Result<ExitCode> {
+    if args.detached {
+        // What ends the session of whoever started it must not end it.
+        rustix::process::setsid().context("cannot make a session of its own")?;
+    }
+    let layout = Layout::new(settings::data_dir(&args.flags));
+    layout.create()?;
+    let _lock = layout.lock()?;
+    logging::start();
+    store::write_pid(&layout.daemon_pid(), std::process::id())?;
+    let after_leave = if args.detached { AfterLeave::End } else { AfterLeave::Stay };
+    let runtime = many_threads()?;
+    let result = runtime.block_on(serve(layout.clone(), args.flags, after_leave, socket));
+    // Blocking work that still runs (a look-up, a write to disk) is of no use to anybody now.
+    runtime.shutdown_background();
+    if let Err(error) = std::fs::remove_file(layout.daemon_pid()) {
+        tracing::debug!(%error, "the pid file is gone already");
+    }
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+async fn serve(
+    layout: Layout,
+    flags: DaemonFlags,
+    after_leave: AfterLeave,
+    socket: &Path,
+) -> Result<()> {
+    let record = layout.load()?;
+    let settings = Settings::new(&flags, record.as_ref())?;
+    let http = http::bind(settings.stored.http).await?;
+    sysctl::reuse_time_wait();
+    let phase = if record.is_some() { Phase::Starting } else { Phase::Inactive };
+    let daemon = Arc::new(Daemon {
+        layout,
+        flags,
+        after_leave,
+        node: Mutex::new(None),
+        views: Views::new(phase),
+        end: CancellationToken::new(),
+    });
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        data_dir = %daemon.layout.root().display(),
+        socket = %socket.display(),
+        http = %settings.stored.http,
+        "the daemon has started"
+    );
+    let routes = local_service::routes(daemon.clone());
+    let serving = serve_unix(socket, routes, daemon.end.clone().cancelled_owned());
+    let pages = http::serve(http, daemon.views.clone(), daemon.end.clone());
+    let result = tokio::select! {
+        result = serving => result.context("the local socket failed"),
+        result = pages => result,
+        result = live(&daemon) => result,
+        result = terminated() => result,
+    };
+    daemon.end.cancel();
+    if let Some(node) = daemon.node.lock().await.take() {
+        node.stop().await;
+    }
+    tracing::info!("the daemon ends; its tasks and the balancer go on");
+    result
+}
+
+/// Brings back the node that is on disk, then watches over whatever node there is.
+async fn live(daemon: &Arc<Daemon>) -> Result<()> {
+    if let Some(record) = daemon.layout.load()? {
+        let mut node = daemon.node.lock().await;
+        let settings = Settings::new(&daemon.flags, Some(&record))?;
+        let restored = Node::restore(&daemon.layout, settings, record).await?;
+        daemon.views.show(restored.view());
+        *node = Some(restored);
+    }
+    let mut views = daemon.views.subscribe();
+    loop {
+        let failed = views.borrow_and_update().failed();
+        tokio::select! {
+            error = failed => return Err(error),
+            () = daemon.end.cancelled() => return Ok(()),
+            changed = views.changed() => changed.context("the daemon's state is gone")?,
+        }
+    }
+}
+
+/// Resolves once the process is told to end.
+async fn terminated() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen to signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to signals")?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("told to end (SIGTERM)"),
+        _ = interrupt.recv() => tracing::info!("told to end (SIGINT)"),
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! Renews the node's certificate before it ends.
+
+use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use swarmlet_agent::Agent;
+use swarmlet_core::model::Role;
+use swarmlet_proto::identity::{Identity, new_key_and_csr};
+use swarmlet_proto::transport::{IdentityStore, channel};
+use swarmlet_proto::v1;
+use swarmlet_proto::v1::ca_client::CaClient;
+use tokio_util::sync::CancellationToken;
+
+/// Pause after an attempt that failed: there are weeks left for the next.
+const RETRY: Duration = Duration::from_secs(5 * 60);
+
+/// Time for an answer.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// The longest sleep: a machine that was suspended must not sleep on by a clock that stood.
+const NAP: Duration = Duration::from_secs(3600);
+
+/// Runs until `stop`.
+pub(super) async fn run(
+    directory: PathBuf,
+    identities: IdentityStore,
+    agent: Arc<Agent>,
+    stop: CancellationToken,
+) {
+    loop {
+        let due = due(&identities.identity());
+        while let Some(left) = until(due) {
+            tokio::select! {
+                () = tokio::time::sleep(left.min(NAP)) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+        match renew(&directory, &identities, &agent).await {
+            Ok(()) => tracing::info!("renewed the node's certificate"),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "cannot renew the node's certificate yet");
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+        }
+    }
+}
+
+/// When to renew, in milliseconds since 1970: somewhere between 50 and 80 % of the
+/// certificate's life, so that nodes that joined together do not all come at once.
+fn due(identity: &Identity) -> u64 {
+    let random = RandomState::new().hash_one(identity.node.as_str()) % 1000;
+    share(identity.not_before.0, identity.not_after.0, random)
+}
+
+fn share(begin: u64, end: u64, thousandths: u64) -> u64 {
+    let life = end.saturating_sub(begin);
+    begin + life / 2 + life / 1000 * 300 * thousandths / 1000
+}
+
+/// The time left until a moment, or `None` once it has come.
+fn until(moment: u64) -> Option<Duration> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Duration::from_millis(moment).checked_sub(now).filter(|left| !left.is_zero())
+}
+
+async fn renew(directory: &std::path::Path, identities: &IdentityStore, agent: &Agent) -> Result<()> {
+    let manager = agent.connected().borrow().manager.context("no manager answers")?;
+    let key = new_key_and_csr()?;
+    let mut client = CaClient::new(channel(manager, identities, Role::Manager));
+    let request = v1::RenewRequest {
+        csr: key.csr.clone(),
+    };
+    let answer = tokio::time::timeout(DEADLINE, client.renew(request))
+        .await
+        .context("the manager does not answer")?
+        .map_err(|status| anyhow::anyhow!("{}", status.message()))?
+        .into_inner();
+    let identity = Identity::new(answer.certificate, key.key, answer.root)?;
+    identity.save(directory)?;
+    identities.replace(identity)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renewal_is_due_in_the_second_half_of_a_life() {
+        assert_eq!(share(1000, 101_000, 0), 51_000);
+        assert_eq!(share(1000, 101_000, 1000), 81_000);
+        assert_eq!(share(1000, 1000, 500), 1000);
+        assert_eq!(until(0), None);
+    }
+}

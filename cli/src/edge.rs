@@ -1,0 +1,151 @@
+//! The edge of the program: arguments in, exit code out, errors as one line on stderr.
+//!
+//! 0 is success, 1 an error, 2 a command line that makes no sense.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+
+use crate::args::{Cli, Command};
+use crate::client::Client;
+use crate::{commands, daemon, demo, output};
+
+/// Runs the program.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("Error: {}", one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    let socket = cli.global.socket;
+    match cli.command {
+        Command::Shim(args) => return Ok(swarmlet_agent::runtime::process::shim::main(args.args)),
+        Command::Completion(args) => completion(args.shell)?,
+        Command::Daemon(args) => return daemon::run(*args, &socket),
+        Command::Lb(args) => daemon::balancer::process::run(&args)?,
+        Command::Whoami(args) => many_threads()?.block_on(swarmlet_agent::whoami::serve(args.port))?,
+        Command::Demo(args) => return one_thread()?.block_on(demo::run(&args)),
+        Command::Init(args) => one_thread()?.block_on(commands::cluster::init(*args, &socket))?,
+        Command::Join(args) => one_thread()?.block_on(commands::cluster::join(*args, &socket))?,
+        Command::Leave(args) => one_thread()?.block_on(async {
+            let client = Client::connect(&socket).await?;
+            commands::cluster::leave(&args, &client, &socket).await
+        })?,
+        Command::JoinToken(args) => one_thread()?.block_on(async {
+            commands::cluster::join_token(&args, &Client::connect(&socket).await?).await
+        })?,
+        Command::Info(args) => one_thread()?.block_on(async {
+            commands::cluster::info(&args, &Client::connect(&socket).await?).await
+        })?,
+        Command::Node(command) => one_thread()?.block_on(async {
+            commands::node::run(command, &Client::connect(&socket).await?).await
+        })?,
+        Command::Service(command) => {
+            return one_thread()?.block_on(async {
+                commands::service::run(command, &Client::connect(&socket).await?).await
+            });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A command waits for one answer; threads would only cost time to start.
+fn one_thread() -> Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().context("cannot start the runtime")
+}
+
+/// The runtime of what runs for long.
+pub(crate) fn many_threads() -> Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().build().context("cannot start the runtime")
+}
+
+fn completion(shell: clap_complete::Shell) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "swarmlet", &mut script);
+    output::print(&String::from_utf8(script)?)?;
+    Ok(())
+}
+
+/// Help goes to stdout as clap writes it; a mistake is told in one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A reader that has gone away does not make the help an error.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            ExitCode::from(2)
+        }
+        _ => {
+            eprintln!("{}", first_paragraph(&error.to_string()));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What clap says before it shows the usage, in one line.
+fn first_paragraph(text: &str) -> String {
+    let paragraph = text.split("\n\n").next().unwrap_or_default();
+    paragraph.split_whitespace().collect::<Vec<_>>().join(" ") + " (see --help)"
+}
+
+/// An error with its causes, in one line; a cause that only repeats what is above it is left
+/// out.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        let cause = cause.split_whitespace().collect::<Vec<_>>().join(" ");
+        if text.contains(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_one_line() {
+        let error = anyhow::anyhow!("connection refused").context("cannot ask\nthe cluster");
+        assert_eq!(one_line(&error), "cannot ask the cluster: connection refused");
+        let error = anyhow::anyhow!("refused").context("connection refused");
+        assert_eq!(one_line(&error), "connection refused");
+    }
+
+    #[test]
+    fn mistakes_of_usage_are_one_line() {
+        let line = ["swarmlet", "service", "create", "-p", "80:x", "i"];
+        let error = Cli::try_parse_from(line).unwrap_err();
+        assert_eq!(
+            first_paragraph(&error.to_string()),
+            "error: invalid value '80:x' for '--publish <PORT>': invalid containerPort: x (see --help)"
+        );
+        let error = Cli::try_parse_from(["swarmlet", "join", "host"]).unwrap_err();
+        assert_eq!(
+            first_paragraph(&error.to_string()),
+            "error: the following required arguments were not provided: --token <TOKEN> (see --help)"
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! Services: `service ls` and `service inspect --pretty`.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use swarmlet_core::model::{PortMode, PortSpec, Service, Task, TaskState};
+
+use super::{Row, natural};
+
+/// One line of `service ls`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ServiceRow {
+    #[serde(rename = "ID")]
+    id: String,
+    name: String,
+    mode: String,
+    replicas: String,
+    image: String,
+    ports: String,
+    /// Why tasks wait, where some do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl Row for ServiceRow {
+    const HEADERS: &'static [&'static str] = &["ID", "NAME", "MODE", "REPLICAS", "IMAGE", "PORTS"];
+
+    fn cells(&self) -> Vec<String> {
+        let replicas = match &self.reason {
+            Some(reason) => format!("{} ({reason})", self.replicas),
+            None => self.replicas.clone(),
+        };
+        vec![
+            self.id.get(..12).unwrap_or(&self.id).to_owned(),
+            self.name.clone(),
+            self.mode.clone(),
+            replicas,
+            self.image.clone(),
+            self.ports.clone(),
+        ]
+    }
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// The lines of `service ls`, by name.
+pub(crate) fn service_rows(services: &[Service], tasks: &[Task]) -> Vec<ServiceRow> {
+    let mut rows: Vec<_> = services.iter().map(|service| row(service, tasks)).collect();
+    rows.sort_by(|a, b| natural(&a.name, &b.name));
+    rows
+}
+
+fn row(service: &Service, tasks: &[Task]) -> ServiceRow {
+    let own = || tasks.iter().filter(|task| task.service == service.id);
+    let running = own()
+        .filter(|task| task.status.state == TaskState::Running && task.desired <= TaskState::Running)
+        .count();
+    let waiting = own()
+        .filter(|task| task.is_live() && task.status.state <= TaskState::Pending)
+        .find_map(|task| task.status.error.clone());
+    let image = service.spec.task.container().map(|container| container.image.clone());
+    let ports: Vec<String> = service
+        .spec
+        .ports
+        .iter()
+        .filter(|port| port.mode == PortMode::Ingress)
+        .map(published)
+        .collect();
+    ServiceRow {
+        id: service.id.to_string(),
+        name: service.spec.name.clone(),
+        mode: "replicated".to_owned(),
+        replicas: format!("{running}/{}", service.spec.mode.replicas()),
+        image: image.unwrap_or_default(),
+        ports: ports.join(", "),
+        reason: waiting,
+    }
+}
+
+/// `*:8080->80/tcp`.
+fn published(port: &PortSpec) -> String {
+    format!("*:{}->{}/{}", port.published, port.target, port.protocol)
+}
+
+/// `service inspect --pretty`.
+pub(crate) fn pretty_service(service: &Service) -> String {
+    let mut text = String::new();
+    let spec = &service.spec;
+    let mut line = |name: &str, value: &str| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name:<20}{value}");
+    };
+    line("ID:", service.id.as_str());
+    line("Name:", &spec.name);
+    if !spec.labels.is_empty() {
+        line("Labels:", "");
+        for (key, value) in &spec.labels {
+            line(&format!(" {key}={value}"), "");
+        }
+    }
+    line("Service Mode:", "Replicated");
+    line(" Replicas:", &spec.mode.replicas().to_string());
+    if !spec.task.placement.constraints.is_empty() {
+        let constraints: Vec<_> =
+            spec.task.placement.constraints.iter().map(ToString::to_string).collect();
+        line("Placement:", "");
+        line(" Constraints:", &constraints.join(", "));
+    }
+    if let Some(container) = spec.task.container() {
+        line("ContainerSpec:", "");
+        line(" Image:", &container.image);
+        if !container.args.is_empty() {
+            line(" Args:", &container.args.join(" "));
+        }
+        if !container.env.is_empty() {
+            line(" Env:", &container.env.join(" "));
+        }
+        for mount in &container.mounts {
+            line(" Mount:", &format!("{} -> {}", mount.source, mount.target));
+        }
+    }
+    let resources = &spec.task.resources;
+    for (name, amount) in [
+        (" Limits:", resources.limits),
+        (" Reservations:", resources.reservations),
+    ] {
+        if amount.nano_cpus != 0 || amount.memory_bytes != 0 {
+            let cpus = format!(
+                "{}.{:03}",
+                amount.nano_cpus / 1_000_000_000,
+                amount.nano_cpus % 1_000_000_000 / 1_000_000
+            );
+            line(name, &format!("{cpus} CPUs, {}MiB memory", amount.memory_bytes >> 20));
+        }
+    }
+    if !spec.ports.is_empty() {
+        line("Ports:", "");
+    }
+    for port in &spec.ports {
+        let mode = match port.mode {
+            PortMode::Ingress => "ingress",
+            PortMode::Host => "host",
+        };
+        line(&format!(" {}", published(port)), mode);
+    }
+    text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}

@@ -1,0 +1,130 @@
+use std::collections::BTreeMap;
+
+use swarmlet_core::model::{
+    Node, NodeId, NodeState, PortMode, PortProblem, Protocol, Role, TaskPort, TaskState,
+};
+
+use super::samples::{NOW, node, service, task};
+use super::*;
+
+#[track_caller]
+fn check(found: &str, expected: &str) {
+    let expected: String = expected
+        .trim_start_matches('\n')
+        .lines()
+        .map(|line| line.trim_start_matches('|').to_owned() + "\n")
+        .collect();
+    assert_eq!(found, expected, "found:\n{found}");
+}
+
+#[test]
+fn nodes_are_listed() {
+    let one = node(1, "host1", Role::Manager);
+    let mut two = node(2, "host2", Role::Worker);
+    two.status.state = NodeState::Down;
+    two.description.engine_version = String::new();
+    let ten = node(3, "host10", Role::Manager);
+    let own = one.id.clone();
+    let nodes = [
+        (ten, "unreachable".to_owned()),
+        (two, String::new()),
+        (one, "leader".to_owned()),
+    ];
+    let rows = node_rows(&nodes, Some(&own));
+    check(
+        &list(&rows, Style::Table).unwrap(),
+        r"
+|ID               HOSTNAME   STATUS   AVAILABILITY   MANAGER STATUS   ENGINE VERSION
+|00000gglrjrx *   host1      Ready    Active         Leader           20.10.24
+|00000wx7j3jq     host2      Down     Active                          docker
+|00001ddtapbj     host10     Ready    Active         Unreachable      20.10.24",
+    );
+    let json = list(&rows[..1], Style::Json).unwrap();
+    assert!(
+        json.ends_with(
+            "\"Self\":true,\"Hostname\":\"host1\",\"Status\":\"Ready\",\"Availability\":\"Active\",\
+             \"ManagerStatus\":\"Leader\",\"EngineVersion\":\"20.10.24\"}\n"
+        ),
+        "{json}"
+    );
+    assert_eq!(list(&rows[..1], Style::Ids).unwrap(), format!("{own}\n"));
+}
+
+#[test]
+fn services_are_listed_with_the_reason_to_wait() {
+    let ng = service(1, "ng", 3);
+    let api = service(2, "api", 1);
+    let mut waiting = task(&ng, 11, 2, TaskState::Pending);
+    waiting.status.error = Some("no suitable node (insufficient resources on 2 nodes)".to_owned());
+    let tasks = [
+        task(&ng, 10, 1, TaskState::Running),
+        waiting,
+        task(&api, 12, 1, TaskState::Running),
+    ];
+    check(
+        &list(&service_rows(&[ng, api], &tasks), Style::Table).unwrap(),
+        r"
+|ID             NAME   MODE         REPLICAS                                                     IMAGE    PORTS
+|00000wx7j3jq   api    replicated   1/1                                                          whoami   *:8080->80/tcp
+|00000gglrjrx   ng     replicated   1/3 (no suitable node (insufficient resources on 2 nodes))   whoami   *:8080->80/tcp",
+    );
+}
+
+#[test]
+fn tasks_are_listed_by_slot_with_their_history() {
+    let ng = service(1, "ng", 10);
+    let mut host = node(1, "host1", Role::Worker);
+    host.port_problems = vec![PortProblem {
+        port: 8080,
+        protocol: Protocol::Tcp,
+        reason: "address in use".to_owned(),
+    }];
+    let mut old = task(&ng, 1, 1, TaskState::Rejected);
+    old.desired = TaskState::Shutdown;
+    old.status.error = Some("No such image: nginx:of-another-world".to_owned());
+    let mut new = task(&ng, 2, 1, TaskState::Running);
+    new.node = Some(host.id.clone());
+    let mut ten = task(&ng, 3, 10, TaskState::Starting);
+    ten.status.ports = vec![TaskPort {
+        target: 80,
+        host: 32768,
+        protocol: Protocol::Tcp,
+        mode: PortMode::Host,
+    }];
+    let two = task(&ng, 4, 2, TaskState::Pending);
+    let nodes: BTreeMap<NodeId, Node> = BTreeMap::from([(host.id.clone(), host)]);
+    let rows = tasks_by_slot(vec![ten, old, new, two], &nodes, NOW, IdLength::Short);
+    check(
+        &list(&rows, Style::Table).unwrap(),
+        r#"
+|ID             NAME        IMAGE    NODE    DESIRED STATE   CURRENT STATE            ERROR                              PORTS
+|00000wx7j3jq   ng.1        whoami   host1   Running         Running 6 seconds ago    "port 8080/tcp: address in use"
+|00000gglrjrx    \_ ng.1    whoami           Shutdown        Rejected 6 seconds ago   "No such image: nginx:of-anot…"
+|00001tufet3c   ng.2        whoami           Running         Pending 6 seconds ago
+|00001ddtapbj   ng.10       whoami           Running         Starting 6 seconds ago                                      *:32768->80/tcp"#,
+    );
+}
+
+#[test]
+fn objects_are_shown_to_people() {
+    let mut host = node(1, "host1", Role::Manager);
+    host.port_problems = vec![PortProblem {
+        port: 80,
+        protocol: Protocol::Tcp,
+        reason: "address in use".to_owned(),
+    }];
+    let text = pretty_node(&host, "leader", NOW);
+    for part in [
+        "Hostname:                host1\n",
+        " State:                  Ready\n",
+        " Raft Status:            Leader\n",
+        " CPUs:                   2.00\n",
+        " - 80/tcp:               address in use\n",
+    ] {
+        assert!(text.contains(part), "{part:?} in:\n{text}");
+    }
+    let text = pretty_service(&service(1, "ng", 3));
+    for part in ["Name:               ng\n", " Replicas:          3\n", " *:8080->80/tcp    ingress\n"] {
+        assert!(text.contains(part), "{part:?} in:\n{text}");
+    }
+}

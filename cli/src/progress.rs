@@ -1,0 +1,244 @@
+//! Shows how the tasks of a service come up, until all of them run and have stayed so.
+//!
+//! What is shown is a pure function of the service and its tasks; a terminal gets bars, a file
+//! or pipe gets a line for each change.
+
+mod display;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use swarmlet_core::model::{Service, ServiceId, Task, TaskState, Version};
+use swarmlet_proto::v1;
+use tokio::time::Instant;
+
+use crate::client::{Client, ClientError, read, status_error};
+use display::Display;
+
+/// How long all tasks must have run before the service counts as converged. Docker waits 5 s;
+/// a task that ends within a second shows here, and one that ends later would as well end
+/// after those five.
+const STABLE: Duration = Duration::from_secs(1);
+
+/// How long a broken stream is tried again: elections take 2 s, a restart of the daemon 10 s.
+const RECONNECT: Duration = Duration::from_secs(30);
+
+/// Where progress goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Show {
+    /// To stderr.
+    Progress,
+    /// Nowhere; it is only waited for.
+    Nothing,
+}
+
+/// How following a service ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All tasks run.
+    Converged,
+    /// The user had seen enough (Ctrl-C); the cluster goes on.
+    Interrupted,
+}
+
+/// How far a service is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// The service's name.
+    pub(crate) name: String,
+    /// Tasks that there should be.
+    pub(crate) total: usize,
+    /// Of those, running.
+    pub(crate) running: usize,
+    /// Tasks beyond `total` that are not yet on their way out.
+    pub(crate) surplus: usize,
+    /// Each task, by slot.
+    pub(crate) tasks: Vec<Slot>,
+}
+
+/// How far one task is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// What it has come to.
+    pub(crate) state: TaskState,
+    /// Why it, or the task before it in its slot, does not run.
+    pub(crate) error: Option<String>,
+}
+
+impl Progress {
+    /// Reads it off the tasks.
+    pub(crate) fn of(service: &Service, tasks: &[Task]) -> Self {
+        let total = usize::try_from(service.spec.mode.replicas()).unwrap_or(usize::MAX);
+        let mut newest: BTreeMap<u32, &Task> = BTreeMap::new();
+        let mut errors: BTreeMap<u32, (&Task, &String)> = BTreeMap::new();
+        let later = |a: &Task, b: &Task| (a.created_at, a.version) > (b.created_at, b.version);
+        for task in tasks {
+            let current = task.desired <= TaskState::Running && task.draining.is_none();
+            if current && newest.get(&task.slot).is_none_or(|other| later(task, other)) {
+                newest.insert(task.slot, task);
+            }
+            if let Some(error) = &task.status.error
+                && errors.get(&task.slot).is_none_or(|(other, _)| later(task, other))
+            {
+                errors.insert(task.slot, (task, error));
+            }
+        }
+        let mut slots: Vec<Slot> = newest
+            .iter()
+            .map(|(slot, task)| Slot {
+                state: task.status.state,
+                error: (task.status.state != TaskState::Running)
+                    .then(|| errors.get(slot).map(|(_, error)| (*error).clone()))
+                    .flatten(),
+            })
+            .collect();
+        let surplus = slots.len().saturating_sub(total);
+        // Those that run are the ones that stay.
+        slots.sort_by_key(|slot| surplus > 0 && slot.state != TaskState::Running);
+        slots.truncate(total);
+        Self {
+            name: service.spec.name.clone(),
+            total,
+            running: slots.iter().filter(|slot| slot.state == TaskState::Running).count(),
+            surplus,
+            tasks: slots,
+        }
+    }
+
+    /// Whether there is exactly what there should be.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.running == self.total && self.surplus == 0
+    }
+}
+
+/// Shows a service until it has converged or the user presses Ctrl-C.
+///
+/// `version` is that of the change whose effect is waited for: what was read before it says
+/// nothing.
+///
+/// # Errors
+/// The service was removed, or the cluster cannot be asked.
+pub(crate) async fn follow(
+    client: &Client,
+    service: &ServiceId,
+    version: Version,
+    show: Show,
+) -> Result<Outcome> {
+    let mut display = Display::new(show);
+    tokio::select! {
+        result = watch(client, service, version, &mut display) => result,
+        signal = tokio::signal::ctrl_c() => {
+            signal?;
+            display.end();
+            eprintln!("Operation continuing in background.");
+            eprintln!("Use `swarmlet service ps {service}` to check progress.");
+            Ok(Outcome::Interrupted)
+        }
+    }
+}
+
+async fn watch(
+    client: &Client,
+    service: &ServiceId,
+    version: Version,
+    display: &mut Display,
+) -> Result<Outcome> {
+    let mut broken_since: Option<Instant> = None;
+    let mut complete_since: Option<Instant> = None;
+    loop {
+        let error = match stream(client, service, version, display, &mut complete_since).await {
+            Ok(()) => return Ok(Outcome::Converged),
+            Err(Watch::Ended(error)) => return Err(error),
+            Err(Watch::Broken { error, progressed }) => {
+                if progressed {
+                    broken_since = None;
+                }
+                error
+            }
+        };
+        // The tasks may have failed in the meantime.
+        complete_since = None;
+        if broken_since.get_or_insert_with(Instant::now).elapsed() > RECONNECT {
+            bail!("cannot follow the service any more: {error}");
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// Why watching stopped.
+enum Watch {
+    /// For good.
+    Ended(anyhow::Error),
+    /// For now: managers change their leader, daemons restart.
+    Broken {
+        error: ClientError,
+        progressed: bool,
+    },
+}
+
+async fn stream(
+    client: &Client,
+    service: &ServiceId,
+    version: Version,
+    display: &mut Display,
+    complete_since: &mut Option<Instant>,
+) -> Result<(), Watch> {
+    let request = v1::WatchServiceRequest {
+        service_id: service.to_string(),
+    };
+    let broken = |error| Watch::Broken {
+        error,
+        progressed: false,
+    };
+    let opened = client.control().watch_service(request).await;
+    let mut stream = opened.map_err(|status| broken(status_error(&status)))?.into_inner();
+    loop {
+        let stable_at = complete_since.map(|since| since + STABLE);
+        let message = tokio::select! {
+            message = stream.message() => message,
+            () = sleep_until(stable_at) => {
+                display.converged();
+                return Ok(());
+            }
+        };
+        let message = message
+            .and_then(|message| message.ok_or_else(|| tonic::Status::unavailable("the stream ended")))
+            .map_err(|status| Watch::Broken {
+                error: status_error(&status),
+                progressed: true,
+            })?;
+        if message.version < version.0 {
+            continue;
+        }
+        let progress = progress(message).map_err(Watch::Ended)?;
+        match (progress.is_complete(), *complete_since) {
+            (true, None) => *complete_since = Some(Instant::now()),
+            (false, _) => *complete_since = None,
+            (true, Some(_)) => {}
+        }
+        display.update(&progress);
+    }
+}
+
+fn progress(message: v1::WatchServiceResponse) -> Result<Progress> {
+    let Some(service) = message.service else {
+        bail!("the service was removed in the meantime");
+    };
+    let service: Service = read(service)?;
+    if service.removing {
+        bail!("the service {} was removed in the meantime", service.spec.name);
+    }
+    let tasks: Vec<Task> = message.tasks.into_iter().map(read).collect::<Result<_, _>>()?;
+    Ok(Progress::of(&service, &tasks))
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+//! Progress on a terminal (bars that change in place) or in a file (a line for each change).
+
+use std::io::IsTerminal;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use swarmlet_core::model::TaskState;
+
+use super::{Progress, STABLE, Show, Slot};
+
+/// Tasks that get a line of their own; a screen holds no more, and Docker shows as many.
+const MAX_LINES: usize = 20;
+
+/// Width of a bar without its arrow head.
+const BAR: usize = 50;
+
+/// What has been shown so far.
+pub(super) struct Display {
+    output: Output,
+    last: Option<Progress>,
+    verifying: bool,
+}
+
+enum Output {
+    Terminal(Terminal),
+    Lines,
+    Nothing,
+}
+
+struct Terminal {
+    bars: MultiProgress,
+    lines: Vec<ProgressBar>,
+}
+
+impl Display {
+    /// Finds out what stderr is.
+    pub(super) fn new(show: Show) -> Self {
+        let output = match show {
+            Show::Nothing => Output::Nothing,
+            Show::Progress if std::io::stderr().is_terminal() => Output::Terminal(Terminal {
+                bars: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
+                lines: Vec::new(),
+            }),
+            Show::Progress => Output::Lines,
+        };
+        Self {
+            output,
+            last: None,
+            verifying: false,
+        }
+    }
+
+    /// Shows the newest progress.
+    pub(super) fn update(&mut self, progress: &Progress) {
+        if self.last.as_ref() == Some(progress) {
+            return;
+        }
+        let verifying = progress.is_complete();
+        match &mut self.output {
+            Output::Nothing => {}
+            Output::Terminal(terminal) => terminal.show(&screen(progress)),
+            Output::Lines => {
+                for line in changes(self.last.as_ref(), progress) {
+                    eprintln!("{line}");
+                }
+                if verifying && !self.verifying {
+                    eprintln!("{}", waiting());
+                }
+            }
+        }
+        self.verifying = verifying;
+        self.last = Some(progress.clone());
+    }
+
+    /// Says that everything runs.
+    pub(super) fn converged(&mut self) {
+        let name = self.last.as_ref().map_or("", |progress| progress.name.as_str());
+        let verdict = format!("verify: Service {name} converged");
+        match &mut self.output {
+            Output::Nothing => {}
+            Output::Lines => eprintln!("{verdict}"),
+            Output::Terminal(terminal) => {
+                let mut lines = self.last.as_ref().map(screen).unwrap_or_default();
+                lines.pop();
+                lines.push(verdict);
+                terminal.show(&lines);
+            }
+        }
+        self.end();
+    }
+
+    /// Leaves what is on the terminal as it is.
+    pub(super) fn end(&mut self) {
+        if let Output::Terminal(terminal) = &self.output {
+            for line in &terminal.lines {
+                line.abandon();
+            }
+        }
+    }
+}
+
+impl Terminal {
+    fn show(&mut self, texts: &[String]) {
+        while self.lines.len() > texts.len() {
+            if let Some(line) = self.lines.pop() {
+                self.bars.remove(&line);
+            }
+        }
+        while self.lines.len() < texts.len() {
+            let line = self.bars.add(ProgressBar::new_spinner());
+            // The template is a constant that indicatif accepts; its own default is no worse.
+            line.set_style(
+                ProgressStyle::with_template("{wide_msg}")
+                    .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+            );
+            self.lines.push(line);
+        }
+        for (line, text) in self.lines.iter().zip(texts) {
+            line.set_message(text.clone());
+        }
+    }
+}
+
+/// Everything there is to see, line by line.
+fn screen(progress: &Progress) -> Vec<String> {
+    let mut lines = vec![overall(progress)];
+    if progress.total <= MAX_LINES {
+        for index in 0..progress.total {
+            lines.push(task_line(progress, index));
+        }
+    }
+    if progress.is_complete() {
+        lines.push(waiting());
+    }
+    lines
+}
+
+/// What a log should say that it has not yet said.
+fn changes(last: Option<&Progress>, now: &Progress) -> Vec<String> {
+    let mut lines = Vec::new();
+    if last.is_none_or(|last| (last.running, last.total) != (now.running, now.total)) {
+        lines.push(overall(now));
+    }
+    for (index, slot) in now.tasks.iter().enumerate() {
+        let before = last.and_then(|last| last.tasks.get(index)).and_then(|s| s.error.as_ref());
+        if slot.error.is_some() && slot.error.as_ref() != before {
+            lines.push(task_line(now, index));
+        }
+    }
+    lines
+}
+
+fn overall(progress: &Progress) -> String {
+    format!("overall progress: {} out of {} tasks", progress.running, progress.total)
+}
+
+fn waiting() -> String {
+    let seconds = STABLE.as_secs();
+    format!("verify: Waiting {seconds} second to verify that tasks are stable...")
+}
+
+fn task_line(progress: &Progress, index: usize) -> String {
+    let width = progress.total.to_string().len();
+    let number = format!("{:>width$}/{}", index + 1, progress.total);
+    let new = Slot {
+        state: TaskState::New,
+        error: None,
+    };
+    let slot = progress.tasks.get(index).unwrap_or(&new);
+    if let Some(error) = &slot.error {
+        let line: String = error.split_whitespace().collect::<Vec<_>>().join(" ");
+        return format!("{number}: {line}");
+    }
+    let filled = step(slot.state) * BAR / step(TaskState::Running);
+    format!("{number}: {:<9} [{}>{}]", slot.state, "=".repeat(filled), " ".repeat(BAR - filled))
+}
+
+/// How many steps a task has behind it, as Docker counts them.
+fn step(state: TaskState) -> usize {
+    match state {
+        TaskState::New => 1,
+        TaskState::Pending => 3,
+        TaskState::Assigned => 4,
+        TaskState::Accepted => 5,
+        TaskState::Preparing => 6,
+        TaskState::Ready => 7,
+        TaskState::Starting => 8,
+        TaskState::Running => 9,
+        // The task has ended; whatever comes next begins from the start.
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(states: &[(TaskState, Option<&str>)], total: usize) -> Progress {
+        let tasks: Vec<Slot> = states
+            .iter()
+            .map(|(state, error)| Slot {
+                state: *state,
+                error: error.map(str::to_owned),
+            })
+            .collect();
+        Progress {
+            name: "ng".to_owned(),
+            total,
+            running: tasks.iter().filter(|slot| slot.state == TaskState::Running).count(),
+            surplus: 0,
+            tasks,
+        }
+    }
+
+    #[test]
+    fn the_screen_is_dockers() {
+        let running = (TaskState::Running, None);
+        let some = progress(
+            &[
+                running,
+                (TaskState::Preparing, None),
+                (TaskState::Pending, Some("no suitable node\n(insufficient resources on 2 nodes)")),
+            ],
+            4,
+        );
+        let expected = [
+            "overall progress: 1 out of 4 tasks",
+            "1/4: running   [==================================================>]",
+            "2/4: preparing [=================================>                 ]",
+            "3/4: no suitable node (insufficient resources on 2 nodes)",
+            "4/4: new       [=====>                                             ]",
+        ];
+        assert_eq!(screen(&some), expected);
+        let all = progress(&[running], 1);
+        assert_eq!(
+            screen(&all)[2],
+            "verify: Waiting 1 second to verify that tasks are stable..."
+        );
+    }
+
+    #[test]
+    fn many_tasks_are_summed_up() {
+        assert_eq!(screen(&progress(&[], 21)), ["overall progress: 0 out of 21 tasks"]);
+        let ten = progress(&[(TaskState::Running, None)], 10);
+        assert!(screen(&ten)[1].starts_with(" 1/10: running"));
+    }
+
+    #[test]
+    fn a_log_gets_each_change_once() {
+        let first = progress(&[(TaskState::Pending, None)], 1);
+        assert_eq!(changes(None, &first), ["overall progress: 0 out of 1 tasks"]);
+        let second = progress(&[(TaskState::Rejected, Some("No such image: x"))], 1);
+        assert_eq!(changes(Some(&first), &second), ["1/1: No such image: x"]);
+        let third = progress(&[(TaskState::Preparing, Some("No such image: x"))], 1);
+        assert_eq!(changes(Some(&second), &third), [""; 0]);
+    }
+}
