@@ -120,6 +120,9 @@ pub(crate) struct Worker {
     complete: bool,
     /// When the tasks are to be written to disk.
     save_at: Option<Instant>,
+    /// Whether the node leaves: nothing is started any more.
+    left: bool,
+    /// Who waits for it.
     leaving: Vec<oneshot::Sender<()>>,
 }
 
@@ -165,6 +168,7 @@ impl Worker {
             list_again: false,
             complete: false,
             save_at: None,
+            left: false,
             leaving: Vec::new(),
         };
         (worker, WorkerHandle { commands: sender }, statuses)
@@ -196,6 +200,7 @@ impl Worker {
             Command::Assign(assignments) => self.assign(assignments),
             Command::Acknowledged(tasks) => self.ports.acknowledge(&tasks),
             Command::Leave(done) => {
+                self.left = true;
                 self.leaving.push(done);
                 // What is left is only known from a list that succeeds after this.
                 self.listed = false;
@@ -223,7 +228,7 @@ impl Worker {
                 entry.unassign();
             }
         }
-        if self.leaving.is_empty() {
+        if !self.left {
             for task in assignments.update {
                 self.upsert(task);
             }

@@ -106,13 +106,10 @@ async fn wait(dir: &TaskDir, shim: u32) {
 }
 
 fn descriptor(pid: u32) -> Option<AsyncFd<OwnedFd>> {
-    let process = pidfd_open(stat::pid_of(pid)?, PidfdFlags::NONBLOCK)
-        .or_else(|_| {
-            pidfd_open(
-                stat::pid_of(pid).ok_or(rustix::io::Errno::SRCH)?,
-                PidfdFlags::empty(),
-            )
-        })
-        .ok()?;
+    let process = pidfd_open(stat::pid_of(pid)?, PidfdFlags::empty()).ok()?;
+    #[expect(
+        deprecated,
+        reason = "its unsafe successor asks that the descriptor stays open, which owning it ensures"
+    )]
     AsyncFd::with_interest(process, Interest::READABLE).ok()
 }
