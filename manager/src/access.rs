@@ -160,7 +160,7 @@ pub(crate) async fn guard(
     next: Next,
 ) -> Response {
     let state = gate.raft.state();
-    let leadership = gate.raft.watch_leadership().borrow().clone();
+    let leadership = *gate.raft.watch_leadership().borrow();
     let view = View {
         cluster: &gate.cluster,
         state: &state,

@@ -137,7 +137,7 @@ pub(crate) async fn forward(
 
 impl Forwarder {
     fn leadership(&self) -> Leadership {
-        self.raft.watch_leadership().borrow().clone()
+        *self.raft.watch_leadership().borrow()
     }
 
     /// Asks whoever leads until one who does answers.
@@ -175,7 +175,7 @@ impl Forwarder {
         let mut leadership = self.raft.watch_leadership();
         let known = leadership.wait_for(|now| now.is_self || now.leader.is_some());
         match timeout_at(deadline, known).await {
-            Ok(Ok(known)) => Some(known.clone()),
+            Ok(Ok(known)) => Some(*known),
             // The deadline passed, or Raft stopped.
             Ok(Err(_)) | Err(_) => None,
         }

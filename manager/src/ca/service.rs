@@ -123,8 +123,8 @@ impl Ca for CaService {
         Ok(Response::new(v1::JoinResponse {
             node_id: node.id.to_string(),
             cluster_id: cluster.id.to_string(),
-            certificate: certificate.into(),
-            root: cluster.root_ca.certificate.clone().into(),
+            certificate,
+            root: cluster.root_ca.certificate.clone(),
             role: role.to_string(),
             raft_id: node.manager.map_or(0, |manager| manager.raft_id),
             managers: managers::addresses(&state),
@@ -154,8 +154,8 @@ impl Ca for CaService {
             .map_err(|error| status::of_ca(&error))?;
         tracing::info!(node = %node.id, "certificate renewed");
         Ok(Response::new(v1::RenewResponse {
-            certificate: certificate.into(),
-            root: cluster.root_ca.certificate.clone().into(),
+            certificate,
+            root: cluster.root_ca.certificate.clone(),
         }))
     }
 }

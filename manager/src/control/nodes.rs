@@ -91,7 +91,7 @@ pub(super) async fn withdraw(node: &Node, raft: &Raft) -> Result<(), Status> {
     let Some(manager) = &node.manager else {
         return Ok(());
     };
-    let leadership = raft.watch_leadership().borrow().clone();
+    let leadership = *raft.watch_leadership().borrow();
     let leads = leadership
         .leader
         .is_some_and(|leader| leader.raft_id == manager.raft_id);

@@ -28,13 +28,21 @@ pub(super) fn validated(spec: v1::ServiceSpec) -> Result<ServiceSpec, Status> {
 }
 
 /// Keeps the registry credentials where an update names none: they are never shown, so whoever
-/// reads a specification, changes it and sends it back cannot send them.
+/// reads a specification, changes it and sends it back cannot send them. An image of another
+/// registry does not get them: its owner would.
 pub(super) fn keep_credentials(old: &ServiceSpec, new: &mut ServiceSpec) {
     for (old, new) in old.task.containers.iter().zip(&mut new.task.containers) {
-        if new.registry_auth.is_none() {
+        if new.registry_auth.is_none() && registry(&old.image) == registry(&new.image) {
             new.registry_auth.clone_from(&old.registry_auth);
         }
     }
+}
+
+/// The registry in an image reference, by Docker's rule: what comes before the first slash,
+/// where it looks like a host; otherwise Docker Hub.
+fn registry(image: &str) -> Option<&str> {
+    let (host, _) = image.split_once('/')?;
+    (host.contains(['.', ':']) || host == "localhost").then_some(host)
 }
 
 /// A service as it is shown: without credentials.

@@ -154,7 +154,7 @@ pub(crate) async fn run(
                 () = collector.shared.filled.notified() => {}
                 changed = leadership.changed() => if changed.is_err() { return },
             }
-            let now = leadership.borrow_and_update().clone();
+            let now = *leadership.borrow_and_update();
             let current = (now.term, now.leader.as_ref().map(|leader| leader.raft_id));
             if known != Some(current) {
                 known = Some(current);

@@ -113,7 +113,7 @@ impl Session {
     /// began. A replica that has just come back knows nothing of the latest tasks, and its
     /// complete set would make the agent stop them.
     async fn current(&self) -> Result<(), Status> {
-        let leadership = self.raft.watch_leadership().borrow().clone();
+        let leadership = *self.raft.watch_leadership().borrow();
         let version = if leadership.is_self {
             let state = self.raft.linearizable().await;
             state.map_err(|e| status::of_proposal(&e))?.version()

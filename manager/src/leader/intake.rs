@@ -32,7 +32,8 @@ impl Intake {
     /// # Errors
     /// As a proposal's. The batch may then be handed in again: everything in it is idempotent.
     pub(crate) async fn accept(&self, batch: &Batch) -> Result<(), ProposeError> {
-        self.memory.take(batch, Instant::now());
+        let at_once = batch.iter().filter(|(_, news)| news.description.is_none());
+        self.memory.take(at_once, Instant::now());
         let state = self.raft.state();
         let mut commands = Vec::new();
         for (node, news) in batch {
@@ -47,6 +48,10 @@ impl Intake {
             }
             commands = rest;
         }
+        // A node that introduces itself counts as heard only now. Were it ready before its
+        // description is in the state, a task might be placed by what was guessed of it.
+        let introduced = batch.iter().filter(|(_, news)| news.description.is_some());
+        self.memory.take(introduced, Instant::now());
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use swarmlet_core::drain::{Acks, NodeAck};
 use swarmlet_core::model::{NodeId, Version};
 use swarmlet_core::{liveness, state::State};
 
-use crate::news::{Batch, TableNews};
+use crate::news::{NodeNews, TableNews};
 
 /// A heartbeat after a longer pause than this may change a decision, and wakes the loop at
 /// once; of the others it hears at its next round. Heartbeats come about every second.
@@ -43,7 +43,11 @@ impl Memory {
     }
 
     /// Takes in what nodes reported.
-    pub(crate) fn take(&self, batch: &Batch, now: Instant) {
+    pub(crate) fn take<'a>(
+        &self,
+        batch: impl Iterator<Item = (&'a NodeId, &'a NodeNews)>,
+        now: Instant,
+    ) {
         let mut wake = false;
         {
             let mut inner = self.lock();
