@@ -5,6 +5,7 @@
 //! the care of a helper program (`docker-credential-NAME`) for all or one of them.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -203,13 +204,22 @@ fn stored(registry: &str, entry: &Entry) -> Result<Option<Credentials>, Registry
 }
 
 async fn ask(helper: &str, registry: &str) -> Result<Option<Credentials>, RegistryError> {
+    let name = format!("docker-credential-{helper}");
+    ask_program(name.as_ref(), &name, registry).await
+}
+
+async fn ask_program(
+    program: &OsStr,
+    name: &str,
+    registry: &str,
+) -> Result<Option<Credentials>, RegistryError> {
     let failed = |reason: String| RegistryError::Helper {
-        helper: format!("docker-credential-{helper}"),
+        helper: name.to_owned(),
         registry: registry.to_owned(),
         reason,
     };
     let run = async {
-        let mut child = tokio::process::Command::new(format!("docker-credential-{helper}"))
+        let mut child = tokio::process::Command::new(program)
             .arg("get")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

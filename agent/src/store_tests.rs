@@ -1,1 +1,113 @@
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 
+use swarmlet_core::endpoints::{Endpoint, EndpointState, Listener};
+use swarmlet_core::model::{LbPolicy, NodeId, RegistryAuth, ServiceId, TaskState, Version};
+
+use super::*;
+use crate::worker::fake;
+
+fn table() -> Table {
+    let endpoint = Endpoint {
+        task: TaskId::from_random(1),
+        node: NodeId::from_random(1),
+        address: "10.0.0.1:20000".parse().unwrap(),
+        local: Some("172.17.0.2:80".parse().unwrap()),
+        weight: 1,
+        state: EndpointState::Draining,
+    };
+    Table {
+        version: Version(7),
+        listeners: vec![Listener {
+            port: 80,
+            protocol: Protocol::Tcp,
+            service: ServiceId::from_random(1),
+            service_name: "ng".to_owned(),
+            policy: LbPolicy::RoundRobin,
+            endpoints: vec![endpoint],
+        }],
+    }
+}
+
+fn ports() -> SavedPorts {
+    let port = |target, host, protocol, mode| TaskPort {
+        target,
+        host,
+        protocol,
+        mode,
+    };
+    let held = vec![
+        port(80, 20_000, Protocol::Tcp, PortMode::Ingress),
+        port(53, 53, Protocol::Udp, PortMode::Host),
+    ];
+    let resting = Resting {
+        task: TaskId::from_random(2),
+        since: Timestamp(12_345),
+        acknowledged: true,
+    };
+    SavedPorts {
+        held: BTreeMap::from([(TaskId::from_random(1), held)]),
+        resting: BTreeMap::from([(20_001, resting)]),
+    }
+}
+
+#[tokio::test]
+async fn everything_reads_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("agent")).unwrap();
+    let mut task = fake::task(1, |task| task.status.state = TaskState::Running);
+    task.spec.containers[0].registry_auth = Some(RegistryAuth("c2VjcmV0".to_owned()));
+    let managers = vec![
+        "10.0.0.1:2377".parse().unwrap(),
+        "[::1]:2377".parse().unwrap(),
+    ];
+    store.save_tasks(vec![task.clone()]).await.unwrap();
+    store.save_table(Arc::new(table())).await.unwrap();
+    store.save_managers(managers.clone()).await.unwrap();
+    store.save_ports(ports()).await.unwrap();
+
+    let kept = Store::open(&dir.path().join("agent")).unwrap().load();
+    assert_eq!(kept.tasks, [task]);
+    assert_eq!(kept.table, Some(table()));
+    assert_eq!(kept.managers, managers);
+    assert_eq!(kept.ports, ports());
+}
+
+#[tokio::test]
+async fn nobody_else_can_read_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent");
+    let store = Store::open(&path).unwrap();
+    store.save_tasks(Vec::new()).await.unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o700);
+    assert_eq!(mode(&path.join(ASSIGNMENTS)), 0o600);
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_set_aside_and_the_others_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.save_table(Arc::new(table())).await.unwrap();
+    for damage in [&b"\xff\xff\xff"[..], b"\x1a\x03\x0a\x01x"] {
+        fs::write(dir.path().join(ASSIGNMENTS), damage).unwrap();
+        let kept = store.load();
+        assert_eq!((kept.tasks, kept.table), (Vec::new(), Some(table())));
+        assert_eq!(
+            fs::read(dir.path().join("assignments.damaged")).unwrap(),
+            damage
+        );
+        assert!(!dir.path().join(ASSIGNMENTS).exists());
+    }
+}
+
+#[test]
+fn nothing_kept_is_no_error_and_wiping_it_neither() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("agent")).unwrap();
+    let kept = store.load();
+    assert_eq!((kept.tasks.len(), kept.table), (0, None));
+    store.wipe().unwrap();
+    store.wipe().unwrap();
+    assert!(!dir.path().join("agent").exists());
+}

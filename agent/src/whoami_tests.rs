@@ -1,1 +1,68 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
+use super::*;
+
+async fn server() -> (SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
+    let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let serving = serve_on(listener, "host1".to_owned(), async {
+        stopped.await.unwrap();
+    });
+    (address, stop, tokio::spawn(serving))
+}
+
+/// Reads one answer with its length, as keep-alive needs it.
+async fn ask(stream: &mut TcpStream, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: example\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    loop {
+        let mut bytes = [0; 1024];
+        let count = stream.read(&mut bytes).await.unwrap();
+        assert_ne!(count, 0, "closed after {answer:?}");
+        answer.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+        if let Some((head, body)) = answer.split_once("\r\n\r\n") {
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "))
+                .unwrap();
+            if body.len() == length.parse::<usize>().unwrap() {
+                return body.to_owned();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_first_line_is_the_host_name() {
+    let (address, _stop, _serving) = server().await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let local = stream.local_addr().unwrap();
+    let expected =
+        format!("host1\nHostname: host1\nRemote: {local}\nHost: example\nRequest: GET /a?b\n");
+    assert_eq!(ask(&mut stream, "/a?b").await, expected);
+    assert_eq!(
+        ask(&mut stream, "/health").await,
+        "ok\n",
+        "on the same connection"
+    );
+}
+
+#[tokio::test]
+async fn a_slow_answer_holds_up_nobody_and_is_finished() {
+    let (address, stop, serving) = server().await;
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    ask(&mut idle, "/").await;
+    let slow = tokio::spawn(async move { ask(&mut slow, "/slow?ms=300").await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    ask(&mut idle, "/").await;
+    assert!(!slow.is_finished());
+    stop.send(()).unwrap();
+    assert!(slow.await.unwrap().starts_with("host1\n"));
+    serving.await.unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+}
