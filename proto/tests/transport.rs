@@ -364,6 +364,7 @@ async fn a_channel_finds_a_server_that_comes_later() {
     let channel = channel(address, &authority.node(2, Role::Worker), Role::Manager);
     let status = who_am_i(channel.clone()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(status.message(), format!("cannot connect to {address}"));
 
     let listener = TcpListener::bind(address).await.unwrap();
     let identities = authority.node(1, Role::Manager);
