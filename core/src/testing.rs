@@ -13,8 +13,6 @@ use crate::model::{
 };
 use crate::state::State;
 
-pub(crate) const SECOND: u64 = 1000;
-
 pub(crate) fn node_id(number: u8) -> NodeId {
     NodeId::from_random(u128::from(number))
 }

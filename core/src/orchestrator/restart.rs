@@ -8,10 +8,9 @@
 use std::time::Duration;
 
 use super::Pass;
-use crate::model::TaskId;
 use crate::model::{
-    RestartCondition, RestartHistory, RestartPolicy, Service, Task, TaskState, TaskStatus,
-    Timestamp,
+    RestartCondition, RestartHistory, RestartPolicy, Service, Task, TaskId, TaskState, TaskStatus,
+    Timestamp, Version,
 };
 use crate::random::Random;
 
@@ -97,7 +96,7 @@ impl Plan {
                 "restarted".to_owned()
             } else {
                 let seconds = pause.as_secs_f64();
-                format!("restarts in {seconds:.1} s, ended {failures} times in a row")
+                format!("restart {failures} in a row, after a pause of {seconds:.1} s")
             },
         })
     }
@@ -119,7 +118,7 @@ pub(super) fn task(
     let waits = plan.history.not_before > now;
     Task {
         id: TaskId::from_random(random.next_u128()),
-        version: Default::default(),
+        version: Version::default(),
         service: service.id.clone(),
         service_name: service.spec.name.clone(),
         slot,
@@ -158,7 +157,7 @@ fn wants_restart(condition: RestartCondition, ended: TaskState) -> bool {
         }
 }
 
-fn back_off(failures: u32, random: &mut Random) -> Duration {
+pub(super) fn back_off(failures: u32, random: &mut Random) -> Duration {
     let Some(doublings) = failures.checked_sub(1) else {
         return Duration::ZERO;
     };

@@ -1,0 +1,350 @@
+//! Scenarios as text files: what happens, then `---`, then what is to be seen.
+//!
+//! `UPDATE_GOLDEN=1` writes what was seen into the files, for a look at the difference.
+//!
+//! ```text
+//! node NAME CPUScpu MEMORYGiB            service NAME [replicas=N] [port=80:80] [host-port=53:53]
+//! scale NAME N · rm NAME                    [cpus=N] [constraint=KEY==VALUE] [drain=SECONDSs]
+//! run SECONDSs                              [image=IMAGE] [behaves=…]
+//! kill NAME.SLOT                         behave NAME healthy|missing|crash=SECONDSs
+//! lose NODE · return NODE · forget NODE  connections NAME.SLOT N
+//! active|pause|drain NODE                label NODE KEY=VALUE
+//! leader-change                          show tasks|endpoints|nodes
+//! ```
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use swarmlet_core::command::Command;
+use swarmlet_core::endpoints::{self, EndpointState};
+use swarmlet_core::model::{
+    Availability, ContainerSpec, LbPolicy, NodeId, PortMode, PortSpec, Protocol, ServiceMode,
+    ServiceSpec, Task, TaskId, TaskSpec,
+};
+
+use crate::agent::Behaviour;
+use crate::simulation::{Simulation, node};
+
+#[test]
+fn scenarios_go_as_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    assert!(files.len() >= 10, "only {} scenarios", files.len());
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut differences = String::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let (script, expected) = text.split_once("---\n").unwrap_or((&text, ""));
+        let found = play(script);
+        if update {
+            std::fs::write(&file, format!("{}\n---\n{found}", script.trim_end())).unwrap();
+        } else if found != expected {
+            let name = file.file_name().unwrap().display();
+            write!(
+                differences,
+                "\n=== {name}\n{}",
+                difference(expected, &found)
+            )
+            .unwrap();
+        }
+    }
+    assert!(differences.is_empty(), "{differences}");
+}
+
+/// The lines from the first that differs, with `-` for expected and `+` for found.
+fn difference(expected: &str, found: &str) -> String {
+    let same = expected
+        .lines()
+        .zip(found.lines())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let mut text = String::new();
+    for line in expected.lines().take(same).skip(same.saturating_sub(3)) {
+        writeln!(text, "  {line}").unwrap();
+    }
+    for (sign, lines) in [('-', expected), ('+', found)] {
+        for line in lines.lines().skip(same).take(12) {
+            writeln!(text, "{sign} {line}").unwrap();
+        }
+    }
+    text
+}
+
+fn play(script: &str) -> String {
+    let mut player = Player::default();
+    for line in script.lines() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if !line.is_empty() {
+            player.line(line);
+        }
+    }
+    player.output
+}
+
+#[derive(Default)]
+struct Player {
+    simulation: Option<Simulation>,
+    nodes: Vec<String>,
+    output: String,
+}
+
+impl Player {
+    fn line(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let ["node", name, cpus, memory] = words[..] {
+            return self.node(name, cpus, memory);
+        }
+        let simulation = self.simulation.as_mut().expect("a node comes first");
+        let id = |name: &str| node_id(&self.nodes, name);
+        match words[..] {
+            ["service", name, ref options @ ..] => {
+                let spec = service(simulation, name, options);
+                let id = simulation.service_id();
+                let spec = Box::new(spec);
+                if let Err(refusal) = simulation.user(Command::CreateService { id, spec }) {
+                    writeln!(self.output, "> {line}\nrefused: {refusal}").unwrap();
+                }
+            }
+            ["scale", name, replicas] => {
+                let replicas = replicas.parse().unwrap();
+                simulation
+                    .update(name, |spec| {
+                        spec.mode = ServiceMode::Replicated { replicas };
+                    })
+                    .unwrap();
+            }
+            ["rm", name] => {
+                let id = simulation.service(name).id.clone();
+                simulation.user(Command::RemoveService { id }).unwrap();
+            }
+            ["run", time] => simulation.run(seconds(time)),
+            ["behave", name, behaviour] => behave(simulation, name, behaviour),
+            ["kill", task] => {
+                let id = task_id(simulation, task);
+                assert!(simulation.kill(&id), "{task} does not run");
+            }
+            ["connections", task, count] => {
+                let id = task_id(simulation, task);
+                simulation.connections.insert(id, count.parse().unwrap());
+            }
+            ["lose", name] => simulation.agents.get_mut(&id(name)).unwrap().connected = false,
+            ["return", name] => simulation.agents.get_mut(&id(name)).unwrap().connected = true,
+            ["forget", name] => {
+                simulation
+                    .user(Command::RemoveNode { id: id(name) })
+                    .unwrap();
+                simulation.agents.remove(&id(name));
+            }
+            ["label", name, label] => {
+                let (key, value) = label.split_once('=').unwrap();
+                simulation.update_node(&id(name), |spec| {
+                    spec.labels.insert(key.to_owned(), value.to_owned());
+                });
+            }
+            [word @ ("active" | "pause" | "drain"), name] => {
+                let availability = match word {
+                    "active" => Availability::Active,
+                    "pause" => Availability::Pause,
+                    _ => Availability::Drain,
+                };
+                simulation.update_node(&id(name), |spec| spec.availability = availability);
+            }
+            ["leader-change"] => simulation.change_leader(),
+            ["show", what] => {
+                let time = simulation.elapsed().as_secs_f64();
+                writeln!(self.output, "> {what} at {time:.1}s").unwrap();
+                self.output += &show(simulation, what);
+            }
+            _ => panic!("what is {line:?}?"),
+        }
+    }
+
+    fn node(&mut self, name: &str, cpus: &str, memory: &str) {
+        self.nodes.push(name.to_owned());
+        let number = u8::try_from(self.nodes.len()).unwrap();
+        let cpus = cpus.strip_suffix("cpu").unwrap().parse().unwrap();
+        let gibibytes: u64 = memory.strip_suffix("GiB").unwrap().parse().unwrap();
+        let node = node(name, number, cpus, gibibytes << 30);
+        match &mut self.simulation {
+            Some(simulation) => simulation.join(node),
+            None => self.simulation = Some(Simulation::new(1, node)),
+        }
+    }
+}
+
+fn node_id(nodes: &[String], name: &str) -> NodeId {
+    let position = nodes.iter().position(|node| node == name);
+    let number = position.unwrap_or_else(|| panic!("no node {name}")) + 1;
+    NodeId::from_random(number as u128)
+}
+
+fn seconds(text: &str) -> Duration {
+    let number: f64 = text.strip_suffix('s').unwrap().parse().unwrap();
+    Duration::from_secs_f64(number)
+}
+
+fn behave(simulation: &mut Simulation, name: &str, text: &str) {
+    let behaviour = match text.split_once('=') {
+        Some(("crash", time)) => {
+            Behaviour::CrashesAfter(u64::try_from(seconds(time).as_millis()).unwrap())
+        }
+        None if text == "missing" => Behaviour::Missing,
+        None if text == "healthy" => Behaviour::Healthy,
+        _ => panic!("what is {text:?}?"),
+    };
+    simulation.behaviours.insert(name.to_owned(), behaviour);
+}
+
+fn service(simulation: &mut Simulation, name: &str, options: &[&str]) -> ServiceSpec {
+    let mut spec = ServiceSpec {
+        name: name.to_owned(),
+        labels: std::collections::BTreeMap::new(),
+        mode: ServiceMode::Replicated { replicas: 1 },
+        task: TaskSpec {
+            containers: vec![ContainerSpec {
+                image: "whoami".to_owned(),
+                ..ContainerSpec::default()
+            }],
+            ..TaskSpec::default()
+        },
+        ports: Vec::new(),
+        lb_policy: LbPolicy::RoundRobin,
+        drain_timeout: ServiceSpec::DEFAULT_DRAIN_TIMEOUT,
+    };
+    for option in options {
+        let (key, value) = option.split_once('=').unwrap();
+        match key {
+            "replicas" => {
+                let replicas = value.parse().unwrap();
+                spec.mode = ServiceMode::Replicated { replicas };
+            }
+            "port" => spec.ports.push(port(value, PortMode::Ingress)),
+            "host-port" => spec.ports.push(port(value, PortMode::Host)),
+            "cpus" => {
+                let cpus: u64 = value.parse().unwrap();
+                spec.task.resources.reservations.nano_cpus = cpus * 1_000_000_000;
+            }
+            "constraint" => spec.task.placement.constraints.push(value.parse().unwrap()),
+            "drain" => spec.drain_timeout = seconds(value),
+            "image" => value.clone_into(&mut spec.task.containers[0].image),
+            "behaves" => behave(simulation, name, value),
+            _ => panic!("what is {option:?}?"),
+        }
+    }
+    spec.validate().unwrap();
+    spec
+}
+
+fn port(text: &str, mode: PortMode) -> PortSpec {
+    let (published, target) = text.split_once(':').unwrap();
+    PortSpec {
+        target: target.parse().unwrap(),
+        published: published.parse().unwrap(),
+        protocol: Protocol::Tcp,
+        mode,
+    }
+}
+
+/// The newest task of `service.slot`.
+fn task_id(simulation: &Simulation, name: &str) -> TaskId {
+    let tasks = simulation.state.tasks().filter(|task| task.name() == name);
+    let newest = tasks.max_by_key(|task| (task.is_member(), task.is_live(), task.created_at));
+    newest
+        .unwrap_or_else(|| panic!("no task {name}"))
+        .id
+        .clone()
+}
+
+fn show(simulation: &Simulation, what: &str) -> String {
+    match what {
+        "tasks" => tasks(simulation),
+        "endpoints" => table(simulation),
+        "nodes" => nodes(simulation),
+        _ => panic!("cannot show {what}"),
+    }
+}
+
+fn hostname<'a>(simulation: &'a Simulation, id: Option<&NodeId>) -> &'a str {
+    id.and_then(|id| simulation.state.node(id))
+        .map_or("-", |node| &node.description.hostname)
+}
+
+/// As `service ps` shows them: by slot, the newest first.
+fn tasks(simulation: &Simulation) -> String {
+    let mut tasks: Vec<&Task> = simulation.state.tasks().collect();
+    tasks.sort_by_key(|task| {
+        let name = (task.service_name.clone(), task.slot);
+        (name, std::cmp::Reverse(task.created_at), task.id.clone())
+    });
+    let mut text = String::new();
+    for task in tasks {
+        let host = hostname(simulation, task.node.as_ref());
+        let (desired, state) = (task.desired, task.status.state);
+        let draining = if task.draining.is_some() && task.is_live() {
+            " draining"
+        } else {
+            ""
+        };
+        write!(
+            text,
+            "{:<6} {host:<3} {desired:<8} {state:<8}{draining}",
+            task.name()
+        )
+        .unwrap();
+        let waits = task.node.is_none() && task.is_live() && task.status.error.is_none();
+        if waits {
+            write!(text, " {}", task.status.message).unwrap();
+        }
+        if let Some(error) = &task.status.error {
+            write!(text, " {error:?}").unwrap();
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    text
+}
+
+fn table(simulation: &Simulation) -> String {
+    let mut text = String::new();
+    for listener in endpoints::derive(&simulation.state).listeners {
+        write!(text, "{} {}:", listener.port, listener.service_name).unwrap();
+        let mut endpoints: Vec<String> = listener
+            .endpoints
+            .iter()
+            .map(|endpoint| {
+                let name = simulation.state.task(&endpoint.task).unwrap().name();
+                let host = hostname(simulation, Some(&endpoint.node));
+                match endpoint.state {
+                    EndpointState::Ready => format!(" {name}@{host}"),
+                    EndpointState::Draining => format!(" {name}@{host}(draining)"),
+                }
+            })
+            .collect();
+        endpoints.sort();
+        text.extend(endpoints);
+        text.push('\n');
+    }
+    text
+}
+
+fn nodes(simulation: &Simulation) -> String {
+    let mut text = String::new();
+    for node in simulation.state.nodes() {
+        let name = &node.description.hostname;
+        let (state, message) = (node.status.state, &node.status.message);
+        let tasks = simulation
+            .state
+            .tasks_on(&node.id)
+            .filter(|task| task.is_live() && task.is_member())
+            .count();
+        write!(text, "{name} {state} {tasks} tasks {message}").unwrap();
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    text
+}

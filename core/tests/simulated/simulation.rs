@@ -1,0 +1,359 @@
+//! A cluster in one thread: the replicated state, a leader, and an agent per node. Every step
+//! checks the invariants.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use swarmlet_core::apply::{Outcome, apply};
+use swarmlet_core::command::{Command, Proposal};
+use swarmlet_core::drain::{self, Acks};
+use swarmlet_core::model::{
+    Availability, Cluster, ClusterId, ClusterSpec, JoinSecret, Node, NodeDescription, NodeId,
+    NodeSpec, NodeState, NodeStatus, Platform, Resources, Role, RootCa, RuntimeKind, Service,
+    ServiceId, ServiceSpec, Task, TaskId, TaskState, Timestamp, Version,
+};
+use swarmlet_core::random::Random;
+use swarmlet_core::state::State;
+use swarmlet_core::{endpoints, invariants, liveness, orchestrator, scheduler};
+
+use crate::agent::{Agent, Behaviour};
+
+/// Time between two looks at the world.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+/// Commands that may be repeated by `replay`.
+const REMEMBERED: usize = 200;
+
+/// The deciders come to rest within this many passes at one moment, or something swings.
+const MOST_PASSES: usize = 20;
+
+/// The simulated cluster.
+pub(crate) struct Simulation {
+    pub(crate) state: State,
+    pub(crate) now: Timestamp,
+    pub(crate) agents: BTreeMap<NodeId, Agent>,
+    pub(crate) behaviours: BTreeMap<String, Behaviour>,
+    pub(crate) connections: BTreeMap<TaskId, u64>,
+    random: Random,
+    begin: Timestamp,
+    // What only the leader's memory holds.
+    leader_since: Timestamp,
+    heard: BTreeMap<NodeId, Timestamp>,
+    acks: Acks,
+    recent: VecDeque<Command>,
+}
+
+impl Simulation {
+    /// A cluster with its first node. Clocks start at a moment that nobody expects.
+    pub(crate) fn new(seed: u64, first: Node) -> Self {
+        let begin = Timestamp(1_700_000_000_000);
+        let mut simulation = Self {
+            state: State::default(),
+            now: begin,
+            agents: BTreeMap::new(),
+            behaviours: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            random: Random::new(seed),
+            begin,
+            leader_since: begin,
+            heard: BTreeMap::new(),
+            acks: Acks::default(),
+            recent: VecDeque::new(),
+        };
+        simulation
+            .agents
+            .insert(first.id.clone(), Agent::connected());
+        simulation
+            .user(Command::InitCluster {
+                cluster: Box::new(cluster()),
+                node: Box::new(first),
+            })
+            .expect("the first command makes the cluster");
+        simulation
+    }
+
+    /// Adds a node with a connected agent.
+    pub(crate) fn join(&mut self, node: Node) {
+        self.agents.insert(node.id.clone(), Agent::connected());
+        self.user(Command::AddNode {
+            node: Box::new(node),
+        })
+        .expect("the node is new");
+    }
+
+    /// Time since the beginning.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.now.since(self.begin)
+    }
+
+    /// A new service identifier.
+    pub(crate) fn service_id(&mut self) -> ServiceId {
+        ServiceId::from_random(self.random.next_u128())
+    }
+
+    /// What a user (or a manager for him) proposes.
+    pub(crate) fn user(&mut self, command: Command) -> Outcome {
+        self.propose(vec![command]).remove(0)
+    }
+
+    /// Changes a service as the control API does: read, edit, write.
+    pub(crate) fn update(&mut self, name: &str, edit: impl FnOnce(&mut ServiceSpec)) -> Outcome {
+        let service = self.service(name);
+        let mut spec = service.spec.clone();
+        edit(&mut spec);
+        let (id, expected) = (service.id.clone(), service.version);
+        self.user(Command::UpdateService {
+            id,
+            expected,
+            spec: Box::new(spec),
+        })
+    }
+
+    /// The service of that name, which must exist.
+    pub(crate) fn service(&self, name: &str) -> &Service {
+        self.state
+            .service_named(name)
+            .unwrap_or_else(|| panic!("no service {name}"))
+    }
+
+    /// Changes what the user wants of a node.
+    pub(crate) fn update_node(&mut self, id: &NodeId, edit: impl FnOnce(&mut NodeSpec)) {
+        let Some(node) = self.state.node(id) else {
+            return;
+        };
+        let (expected, mut spec) = (node.version, node.spec.clone());
+        edit(&mut spec);
+        let id = id.clone();
+        self.user(Command::UpdateNode { id, expected, spec })
+            .expect("nobody else changes it");
+    }
+
+    /// Ends the container that serves in a slot.
+    pub(crate) fn kill(&mut self, task: &TaskId) -> bool {
+        let now = self.now;
+        self.agents.values_mut().any(|agent| agent.kill(task, now))
+    }
+
+    /// Another manager leads: all that was in the old one's memory is gone.
+    pub(crate) fn change_leader(&mut self) {
+        self.leader_since = self.now;
+        self.heard.clear();
+        self.acks = Acks::default();
+    }
+
+    /// Commands of the past arrive once more, in any order.
+    pub(crate) fn replay(&mut self, count: usize) {
+        let mut again = Vec::new();
+        for _ in 0..count.min(self.recent.len()) {
+            let position = self.random.below(self.recent.len() as u64);
+            again.extend(self.recent.get(position as usize).cloned());
+        }
+        self.propose(again);
+    }
+
+    /// Lets time pass.
+    pub(crate) fn run(&mut self, time: Duration) {
+        let end = self.now.after(time);
+        while self.now < end {
+            self.tick();
+        }
+    }
+
+    /// Lets time pass until what is is what was asked for; says how long that took.
+    ///
+    /// # Errors
+    /// What is not as it should be after `limit`.
+    pub(crate) fn converge(&mut self, limit: Duration) -> Result<Duration, String> {
+        let begin = self.now;
+        loop {
+            let verdict = invariants::check_converged(&self.state)
+                .map_err(|violation| violation.to_string())
+                .and_then(|()| self.containers_match());
+            match verdict {
+                Ok(()) => return Ok(self.now.since(begin)),
+                Err(reason) if self.now.since(begin) >= limit => return Err(reason),
+                Err(_) => self.tick(),
+            }
+        }
+    }
+
+    /// One tick: agents act and report, then the leader decides until it has nothing to do.
+    pub(crate) fn tick(&mut self) {
+        self.now = self.now.after(TICK);
+        let reports = self.agents_act();
+        self.remember(&reports);
+        self.propose(reports);
+        for _ in 0..MOST_PASSES {
+            let commands = self.decide();
+            if commands.is_empty() {
+                return;
+            }
+            self.remember(&commands);
+            self.propose(commands);
+        }
+        panic!("the deciders do not come to rest: {:?}", self.decide());
+    }
+
+    fn agents_act(&mut self) -> Vec<Command> {
+        let table = endpoints::derive(&self.state);
+        let mut reports = Vec::new();
+        for (id, agent) in &mut self.agents {
+            let member = self.state.node(id).is_some();
+            if agent.connected && member {
+                let tasks = self.state.tasks_on(id).cloned().collect();
+                agent.assign(tasks, self.now);
+            }
+            let behaviours = &self.behaviours;
+            agent.step(self.now, |task: &Task| {
+                behaviours
+                    .get(&task.service_name)
+                    .copied()
+                    .unwrap_or_default()
+            });
+            if !agent.connected || !member {
+                continue;
+            }
+            self.heard.insert(id.clone(), self.now);
+            // What is acknowledged arrived in the tick before.
+            if agent.table_version() > Version(0) {
+                self.acks.nodes.insert(id.clone(), agent.ack().clone());
+            }
+            agent.route(&table, &self.connections);
+            for (task, status) in agent.statuses(self.now) {
+                let known = self.state.task(&task).map(|task| task.status.state);
+                // A report that brings no news is left out here to keep proposals readable;
+                // `replay` sees to it that repeated ones are harmless.
+                if known.is_some_and(|known| known < status.state) {
+                    reports.push(Command::ReportTask {
+                        id: task,
+                        by: Some(id.clone()),
+                        status: Box::new(status),
+                    });
+                }
+            }
+        }
+        reports
+    }
+
+    fn decide(&mut self) -> Vec<Command> {
+        let (state, now) = (&self.state, self.now);
+        let heard = self
+            .heard
+            .iter()
+            .map(|(id, &at)| (id.clone(), now.since(at)))
+            .collect();
+        let ages = liveness::ages(state, &heard, now.since(self.leader_since));
+        let mut commands = liveness::judge(state, &ages, now);
+        if commands.is_empty() {
+            commands = orchestrator::reconcile(state, now, self.random.next_u64());
+            commands.extend(scheduler::schedule(state, now, self.random.next_u64()));
+            commands.extend(drain::advance(state, &self.acks, now));
+        }
+        commands
+    }
+
+    fn remember(&mut self, commands: &[Command]) {
+        self.recent.extend(commands.iter().cloned());
+        let surplus = self.recent.len().saturating_sub(REMEMBERED);
+        self.recent.drain(..surplus);
+    }
+
+    fn propose(&mut self, commands: Vec<Command>) -> Vec<Outcome> {
+        let before = self.state.clone();
+        let proposal = Proposal {
+            at: self.now,
+            commands,
+        };
+        let index = Version(before.version().0 + 1);
+        let outcomes = apply(&mut self.state, index, &proposal);
+        let checked = invariants::check(&self.state)
+            .and_then(|()| invariants::check_step(&before, &self.state));
+        if let Err(violation) = checked {
+            panic!("{violation}\nafter {:#?}", proposal.commands);
+        }
+        let mut replica = before;
+        assert_eq!(apply(&mut replica, index, &proposal), outcomes);
+        assert_eq!(replica, self.state, "replicas differ");
+        outcomes
+    }
+
+    /// Whether exactly those containers run that should.
+    fn containers_match(&self) -> Result<(), String> {
+        for (id, agent) in &self.agents {
+            for task in agent.running() {
+                let wanted = self.state.task(task).is_some_and(Task::is_member);
+                if !wanted {
+                    return Err(format!("{task} runs on {id} although nobody wants it"));
+                }
+            }
+        }
+        for task in self.state.tasks() {
+            let runs = |agent: &Agent| agent.running().any(|id| *id == task.id);
+            let known = task.status.state == TaskState::Running;
+            if known && !self.agents.values().any(runs) {
+                return Err(format!("{} has lost its container", task.name()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A ready worker; the first byte of its identifier comes from its name.
+pub(crate) fn node(name: &str, number: u8, cpus: u64, memory_bytes: u64) -> Node {
+    Node {
+        id: NodeId::from_random(u128::from(number)),
+        version: Version(0),
+        created_at: Timestamp(0),
+        spec: NodeSpec {
+            role: Role::Worker,
+            availability: Availability::Active,
+            labels: BTreeMap::new(),
+        },
+        description: NodeDescription {
+            hostname: name.to_owned(),
+            address: [10, 0, 0, number].into(),
+            platform: Platform {
+                os: "linux".to_owned(),
+                arch: "amd64".to_owned(),
+            },
+            resources: Resources {
+                nano_cpus: cpus * 1_000_000_000,
+                memory_bytes,
+            },
+            runtime: RuntimeKind::Docker,
+            engine_version: "29.0".to_owned(),
+            engine_labels: BTreeMap::new(),
+            task_ports: (20_000, 29_999),
+            schema: Cluster::SCHEMA,
+            program_version: "0.1.0".to_owned(),
+        },
+        status: NodeStatus {
+            state: NodeState::Ready,
+            message: String::new(),
+            since: Timestamp(0),
+        },
+        manager: None,
+        port_problems: Vec::new(),
+    }
+}
+
+fn cluster() -> Cluster {
+    let secret = JoinSecret {
+        salt: [0; 16],
+        sha256: [0; 32],
+    };
+    Cluster {
+        id: ClusterId::from_random(1),
+        version: Version(0),
+        created_at: Timestamp(0),
+        spec: ClusterSpec::default(),
+        root_ca: RootCa {
+            certificate: Vec::new(),
+            key: Vec::new(),
+        },
+        worker_secret: secret.clone(),
+        manager_secret: secret,
+        schema: Cluster::SCHEMA,
+        next_raft_id: 1,
+    }
+}
