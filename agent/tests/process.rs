@@ -1,5 +1,7 @@
 //! The process runtime with real processes.
 
+mod support;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,11 +11,10 @@ use swarmlet_agent::runtime::process::ProcessRuntime;
 use swarmlet_agent::runtime::{
     Container, ContainerState, Health, Runtime, RuntimeError, RuntimeEvent, Scope,
 };
-use swarmlet_core::model::{
-    ClusterId, ContainerSpec, NodeId, PortMode, Protocol, RestartHistory, ServiceId, Task, TaskId,
-    TaskPort, TaskSpec, TaskState, TaskStatus, Timestamp, Version,
-};
+use swarmlet_core::model::{ClusterId, ContainerSpec, NodeId, PortMode, Protocol, Task, TaskPort};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use support::with_container;
 
 /// Longer than anything here takes on a machine that is busy with other tests.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -96,35 +97,6 @@ fn shell(id: u128, script: &str) -> Task {
         ..ContainerSpec::default()
     };
     with_container(id, container)
-}
-
-fn with_container(id: u128, container: ContainerSpec) -> Task {
-    Task {
-        id: TaskId::from_random(id),
-        version: Version(1),
-        service: ServiceId::from_random(1),
-        service_name: "ng".to_owned(),
-        slot: 1,
-        node: Some(NodeId::from_random(1)),
-        spec: TaskSpec {
-            containers: vec![container],
-            ..TaskSpec::default()
-        },
-        ports: Vec::new(),
-        spec_version: Version(1),
-        created_at: Timestamp(1),
-        desired: TaskState::Running,
-        status: TaskStatus {
-            state: TaskState::Assigned,
-            at: Timestamp(1),
-            message: String::new(),
-            error: None,
-            container: None,
-            ports: Vec::new(),
-        },
-        restart: RestartHistory::default(),
-        draining: None,
-    }
 }
 
 /// Whether a process exists and is no zombie.
