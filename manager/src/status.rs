@@ -33,6 +33,7 @@ pub(crate) fn of_proposal(error: &ProposeError) -> Status {
         ProposeError::NoQuorum => Status::unavailable(NO_LEADER),
         ProposeError::TooLarge { .. } => Status::out_of_range(error.to_string()),
         ProposeError::Stopped => Status::unavailable("this manager is stopping"),
+        ProposeError::NoSpace { .. } => Status::resource_exhausted(error.to_string()),
         ProposeError::Storage(_) => Status::internal(chain(error)),
     }
 }

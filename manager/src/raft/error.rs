@@ -108,6 +108,16 @@ pub enum ProposeError {
         /// The most there may be, in bytes.
         limit: usize,
     },
+    /// The disk is almost full; nothing was written.
+    #[error(
+        "the disk of this manager has {free_mib} MiB left, writes are refused below {floor_mib} MiB: free some space"
+    )]
+    NoSpace {
+        /// Free space in MiB.
+        free_mib: u64,
+        /// What has to be free, in MiB.
+        floor_mib: u64,
+    },
     /// Storage failed on this manager; the outcome is unknown.
     #[error("this manager's Raft storage has failed: {0}")]
     Storage(String),

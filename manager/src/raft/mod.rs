@@ -35,6 +35,7 @@ mod network;
 mod seal;
 mod server;
 mod snapshot;
+mod space;
 mod standing;
 mod storage;
 mod types;
@@ -69,6 +70,7 @@ use self::contact::Contacts;
 use self::log::LogStore;
 use self::members::Members;
 use self::network::Network;
+use self::space::Space;
 use self::standing::Office;
 use self::storage::Expect;
 use self::types::{Consensus, Peer};
@@ -126,6 +128,7 @@ struct Inner {
     contacts: Arc<Contacts>,
     batcher: Batcher,
     members: Members,
+    space: Arc<Space>,
     state: watch::Receiver<Arc<State>>,
     leadership: watch::Receiver<Leadership>,
     stop: CancellationToken,
@@ -163,6 +166,7 @@ impl Raft {
             contacts: Arc::clone(&contacts),
             batcher: Batcher::start(consensus.clone(), stop.clone()),
             members: Members::new(consensus.clone(), Arc::clone(&contacts)),
+            space: Space::watch(config.dir.clone(), stop.clone()),
             state,
             leadership: leadership.subscribe(),
             stop: stop.clone(),
@@ -210,12 +214,13 @@ impl Raft {
     ///
     /// # Errors
     ///
-    /// [`ProposeError`]; after all but `NotLeader` and `TooLarge` the outcome is unknown.
+    /// [`ProposeError`]; whether the outcome is unknown is said there.
     pub async fn propose(&self, commands: Vec<Command>) -> Result<Committed, ProposeError> {
         // An isolated leader would write down what nobody will ever acknowledge.
         if self.office() == Office::Isolated {
             return Err(ProposeError::NoQuorum);
         }
+        self.inner.space.check()?;
         self.inner.batcher.propose(commands).await
     }
 
