@@ -1,16 +1,17 @@
 //! The rules about services, and what is shown of them.
 
-use futures_util::Stream;
+use std::sync::Arc;
+
+use futures_util::{Stream, stream};
 use prost::Message;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::WatchStream;
+use tokio::sync::watch;
 use tonic::Status;
 
 use swarmlet_core::model::{MAX_SPEC_BYTES, Service, ServiceId, ServiceSpec, Task, TaskSpec};
 use swarmlet_core::state::State;
 use swarmlet_proto::v1;
 
-use crate::raft::Raft;
+use crate::raft::{Leadership, Raft};
 use crate::status;
 
 /// Reads a specification and refuses what cannot be carried out.
@@ -71,35 +72,51 @@ pub(super) fn watch(
     raft: Raft,
     id: ServiceId,
 ) -> impl Stream<Item = Result<v1::WatchServiceResponse, Status>> + Send {
-    let leadership = raft.watch_leadership();
-    let mut last: Option<v1::WatchServiceResponse> = None;
-    let mut over = false;
-    // A change of the leader is no change of the state, and must end the stream all the same:
-    // a deposed leader's state stands still.
-    let states = WatchStream::new(raft.watch_state()).map(drop);
-    let leaders = WatchStream::new(leadership.clone()).map(drop);
-    states
-        .merge(leaders)
-        .map_while(move |()| {
-            if over {
-                return None;
+    let watch = Watch {
+        states: raft.watch_state(),
+        leadership: raft.watch_leadership(),
+        id,
+        last: None,
+        over: false,
+    };
+    stream::unfold(watch, |mut watch| async move {
+        let next = watch.next().await?;
+        Some((next, watch))
+    })
+}
+
+struct Watch {
+    states: watch::Receiver<Arc<State>>,
+    leadership: watch::Receiver<Leadership>,
+    id: ServiceId,
+    last: Option<v1::WatchServiceResponse>,
+    over: bool,
+}
+
+impl Watch {
+    async fn next(&mut self) -> Option<Result<v1::WatchServiceResponse, Status>> {
+        while !self.over {
+            // A deposed leader's state stands still, so its office is watched as well.
+            if !self.leadership.borrow_and_update().is_self {
+                self.over = true;
+                return Some(Err(status::not_leader()));
             }
-            if !leadership.borrow().is_self {
-                over = true;
-                return Some(Some(Err(status::not_leader())));
+            let now = view(&self.states.borrow_and_update(), &self.id);
+            let last = self.last.as_ref();
+            if last.is_none_or(|last| last.service != now.service || last.tasks != now.tasks) {
+                self.over = now.service.is_none();
+                self.last = Some(now.clone());
+                return Some(Ok(now));
             }
-            let now = view(&raft.state(), &id);
-            over = now.service.is_none();
-            let unchanged = last
-                .as_ref()
-                .is_some_and(|last| last.service == now.service && last.tasks == now.tasks);
-            if unchanged {
-                return Some(None);
-            }
-            last = Some(now.clone());
-            Some(Some(Ok(now)))
-        })
-        .filter_map(|item| item)
+            let changed = tokio::select! {
+                changed = self.states.changed() => changed,
+                changed = self.leadership.changed() => changed,
+            };
+            // An error is the end of Raft on this manager.
+            changed.ok()?;
+        }
+        None
+    }
 }
 
 fn view(state: &State, id: &ServiceId) -> v1::WatchServiceResponse {

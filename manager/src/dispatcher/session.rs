@@ -173,7 +173,7 @@ impl Session {
         self.send(To::Welcome(self.welcome(&state)?)).await?;
         self.send(To::Assignments(sent.complete(&state, &self.node)))
             .await?;
-        let table = tables.borrow_and_update().clone();
+        let mut table = tables.borrow_and_update().clone();
         self.send(To::Table((*table).clone())).await?;
         let mut managers = managers(&state);
         self.send(To::Managers(managers.clone())).await?;
@@ -191,8 +191,9 @@ impl Session {
             for changes in sent.changes(&state, &self.node) {
                 self.send(To::Assignments(changes)).await?;
             }
-            if tables.has_changed().map_err(|_| stopping())? {
-                let table: Arc<v1::EndpointTable> = tables.borrow_and_update().clone();
+            let latest = tables.borrow_and_update().clone();
+            if !Arc::ptr_eq(&latest, &table) {
+                table = latest;
                 self.send(To::Table((*table).clone())).await?;
             }
             let now = self::managers(&state);

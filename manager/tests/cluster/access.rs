@@ -162,7 +162,9 @@ async fn a_later_session_takes_the_place_of_the_earlier() {
     let second = Agent::start("w1", first.identity.clone(), &[&manager]);
     until("the first session was ended", async || {
         let seen = first.seen.lock().unwrap();
-        Some(assert_eq!(seen.last_error.as_ref()?.code(), Code::Aborted))
+        let status = seen.last_error.as_ref()?;
+        assert_eq!(status.code(), Code::Aborted, "{status}");
+        Some(())
     })
     .await;
     drop(first);

@@ -19,7 +19,7 @@ use swarmlet_proto::v1::agent_message::Kind as Say;
 use swarmlet_proto::v1::dispatcher_client::DispatcherClient;
 use swarmlet_proto::v1::manager_message::Kind as Hear;
 
-use crate::harness::{Node, channel, description, join};
+use crate::harness::{Node, channel, description, join, until};
 
 const RUNNING: i32 = v1::TaskState::Running as i32;
 const SHUTDOWN: i32 = v1::TaskState::Shutdown as i32;
@@ -76,6 +76,18 @@ impl Agent {
 
     pub(crate) fn id(&self) -> String {
         self.identity.node.to_string()
+    }
+
+    /// Waits until its node counts as ready.
+    pub(crate) async fn is_ready(&self, manager: &Node) {
+        let ready = v1::NodeState::Ready as i32;
+        until(&format!("{} is ready", self.hostname), async || {
+            let nodes = manager.nodes().await;
+            let mut nodes = nodes.into_iter().filter_map(|view| view.node);
+            let status = nodes.find(|node| node.id == self.id())?.status?;
+            (status.state == ready).then_some(())
+        })
+        .await;
     }
 
     /// Falls silent, as a host that lost its power.

@@ -66,6 +66,9 @@ async fn a_lost_leader_restarts_nothing() {
         Agent::worker("w2", &first, &[&second, &third]).await,
         Agent::worker("w3", &first, &[&third, &second]).await,
     ];
+    for agent in &agents {
+        agent.is_ready(&first).await;
+    }
     first.create("ng", 6, 8080).await.unwrap();
     let before = first.runs(6).await;
     assert!(all.iter().filter(|node| node.leads()).count() == 1 && first.leads());
@@ -165,6 +168,9 @@ async fn a_lost_node_is_replaced_and_a_dead_manager_removed() {
         Agent::worker("w3", &first, &[&first]).await,
         Agent::worker("w4", &first, &[&first]).await,
     ];
+    for agent in kept.iter().chain([&lost]) {
+        agent.is_ready(&first).await;
+    }
     first.create("ng", 8, 8080).await.unwrap();
     first.runs(8).await;
     assert!(!lost.seen.lock().unwrap().started.is_empty());

@@ -94,20 +94,7 @@ async fn a_node_is_removed_only_when_it_is_down_and_its_stream_ends() {
     let first = Node::first().await;
     let second = first.another().await;
     let agent = Agent::worker("w1", &first, &[&second]).await;
-    until("the agent has a session", async || {
-        (agent.seen.lock().unwrap().sessions > 0).then_some(())
-    })
-    .await;
-    until("the node is ready", async || {
-        let ready = v1::NodeState::Ready as i32;
-        let nodes = first.nodes().await;
-        let node = nodes
-            .into_iter()
-            .filter_map(|view| view.node)
-            .find(|n| n.id == agent.id());
-        (node?.status?.state == ready).then_some(())
-    })
-    .await;
+    agent.is_ready(&first).await;
 
     let remove = async |id: String, force: bool| {
         let request = v1::RemoveNodeRequest { id, force };

@@ -1,6 +1,7 @@
 //! From a service to agents that run it and balancers that know it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tokio_stream::StreamExt;
 use tonic::Code;
@@ -19,11 +20,9 @@ async fn a_service_runs_and_every_node_knows_its_endpoints() {
     for hostname in ["w1", "w2", "w3"] {
         agents.push(Agent::worker(hostname, &manager, &[&manager]).await);
     }
-    until("all agents have sessions", async || {
-        let ready = |agent: &Agent| agent.seen.lock().unwrap().sessions == 1;
-        agents.iter().all(ready).then_some(())
-    })
-    .await;
+    for agent in &agents {
+        agent.is_ready(&manager).await;
+    }
     manager.create("ng", 10, 8080).await.unwrap();
     let running = manager.runs(10).await;
     for agent in &agents {
@@ -192,11 +191,17 @@ async fn a_watch_shows_every_change_until_the_service_is_gone() {
     }
     let request = v1::RemoveServiceRequest { id };
     manager.control().remove_service(request).await.unwrap();
-    let mut gone = false;
-    while let Some(now) = watch.next().await {
-        gone = now.unwrap().service.is_none();
-    }
-    assert!(gone, "the last message says that the service is gone");
+    let end = async {
+        let mut gone = false;
+        while let Some(now) = watch.next().await {
+            gone = now.unwrap().service.is_none();
+        }
+        assert!(gone, "the last message says that the service is gone");
+    };
+    // The stream ends with the service, and not only with the next change of something else.
+    tokio::time::timeout(Duration::from_secs(3), end)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,6 +277,7 @@ async fn reports_on_foreign_tasks_count_for_nothing() {
     let task = manager.runs(1).await.remove(0);
 
     let rogue = Agent::worker("w2", &manager, &[&manager]).await;
+    rogue.is_ready(&manager).await;
     rogue.kill();
     crate::access::report_failure(&rogue.identity, manager.address, &task).await;
     assert_eq!(manager.running().await, [task]);
