@@ -69,7 +69,7 @@ pub struct Connection {
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SessionError {
-    #[error("{}: {}", .0.code(), .0.message())]
+    #[error("{}", .0.message())]
     Status(#[from] tonic::Status),
     #[error("the manager does not answer")]
     Silent,
@@ -110,10 +110,11 @@ impl Session {
                     ended = self.with(manager) => ended,
                 };
                 let was_connected = self.connected.borrow().manager.is_some();
-                tracing::warn!(%manager, error = %ended, "no session with the manager");
+                let reason = chain(&ended);
+                tracing::warn!(%manager, reason, "no session with the manager");
                 self.connected.send_modify(|connection| {
                     connection.manager = None;
-                    connection.error = Some(format!("{manager}: {ended}"));
+                    connection.error = Some(format!("{manager}: {reason}"));
                 });
                 if was_connected {
                     pause = BACKOFF.0;
@@ -312,6 +313,20 @@ fn read_assignments(assignments: v1::Assignments) -> Result<Assignments, Session
             .map(|id| TaskId::parse(id))
             .collect::<Result<_, _>>()?,
     })
+}
+
+/// An error with all its causes, each once: some repeat their cause in their own words.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // A status says its code and metadata as well, which tell a user nothing.
+        if !error.is::<tonic::Status>() && !text.contains(&error.to_string()) {
+            text = format!("{text}: {error}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 fn table_report(report: &SinkReport) -> v1::TableReport {

@@ -3,6 +3,11 @@
 //! It runs where `SWARMLET_TEST_DOCKER_HOST` names an engine in this process's own network,
 //! and says so where it does not. Images come from the machine's own static busybox.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper that fails is a test that fails"
+)]
+
 mod support;
 
 use std::collections::BTreeMap;
