@@ -253,3 +253,33 @@ fn never_connected(status: &Status) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use tonic::transport::Endpoint;
+
+    use super::*;
+
+    /// Sends a request to an address and tells what [`never_connected`] makes of the failure.
+    async fn check(address: std::net::SocketAddr) -> bool {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let request = Request::new(Body::empty()).map(tonic::body::Body::new);
+        let error = endpoint.connect_lazy().oneshot(request).await.unwrap_err();
+        never_connected(&Status::from_error(Box::new(error)))
+    }
+
+    #[tokio::test]
+    async fn only_a_connection_that_never_was_makes_asking_again_safe() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let taken = std::thread::spawn(move || {
+            // Takes the connection and closes it: a request may have been read.
+            drop(listener.accept().unwrap());
+        });
+        assert!(!check(address).await);
+        taken.join().unwrap();
+        assert!(check(address).await);
+    }
+}

@@ -98,7 +98,10 @@ async fn lead(raft: &Raft, memory: &Memory) {
         }
         match propose(raft, &state, commands).await {
             Ok(0) => back_off.pause().await,
-            Ok(_) => back_off.reset(),
+            Ok(_) => {
+                back_off.reset();
+                sleep(MIN_PAUSE).await;
+            }
             Err(ProposeError::NotLeader { .. } | ProposeError::Stopped) => break,
             Err(error) => {
                 tracing::warn!(%error, "decisions could not be committed");

@@ -58,7 +58,22 @@ impl Agent {
 
     /// The agent of a node that has its identity already.
     pub(crate) fn start(hostname: &str, identity: Identity, managers: &[&Node]) -> Self {
-        let seen: Arc<Mutex<Seen>> = Arc::default();
+        Self::go_on(hostname, identity, managers, Arc::default())
+    }
+
+    /// The same agent with other managers; it still has its tasks.
+    pub(crate) fn turn_to(self, managers: &[&Node]) -> Self {
+        self.kill();
+        let seen = self.seen.clone();
+        Self::go_on(&self.hostname, self.identity.clone(), managers, seen)
+    }
+
+    fn go_on(
+        hostname: &str,
+        identity: Identity,
+        managers: &[&Node],
+        seen: Arc<Mutex<Seen>>,
+    ) -> Self {
         let addresses: Vec<SocketAddr> = managers.iter().map(|node| node.address).collect();
         let run = run(
             hostname.to_owned(),

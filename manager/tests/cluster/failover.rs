@@ -141,6 +141,29 @@ async fn without_a_quorum_the_reason_comes_in_time() {
 /// A manager that comes back knows nothing of the latest tasks until it has caught up; an
 /// agent that turns to it at once must not be told to stop them.
 #[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_lags_stops_no_task() {
+    let first = Node::first().await;
+    let second = first.another().await;
+    let third = first.another().await;
+    let agent = Agent::worker("w1", &first, &[&first]).await;
+    agent.is_ready(&first).await;
+    third.kill().await;
+    first.create("ng", 4, 8080).await.unwrap();
+    let before = first.runs(4).await;
+    let third = third.restart().await;
+    let agent = agent.turn_to(&[&third]);
+    until("the agent has a session with the third", async || {
+        (agent.seen.lock().unwrap().sessions >= 2).then_some(())
+    })
+    .await;
+    watch_for(Duration::from_millis(500), || {
+        assert_eq!(agent.seen.lock().unwrap().stopped, Vec::<String>::new());
+    })
+    .await;
+    assert_eq!(second.running().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_cluster_stops_no_task() {
     let manager = Node::first().await;
     let agent = Agent::worker("w1", &manager, &[&manager]).await;
