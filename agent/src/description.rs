@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use swarmlet_core::model::{Cluster, NodeDescription, Platform, Resources};
+use tokio::time::timeout;
 
 use crate::runtime::{Engine, Runtime, machine};
 
@@ -20,20 +22,22 @@ pub struct NodeFacts {
     pub reserve: Resources,
 }
 
+/// How long an engine may take to describe itself. A session does not begin before, and a
+/// node without one is unknown after four seconds.
+const DEADLINE: Duration = Duration::from_secs(2);
+
 /// Describes the node. An engine that does not answer leaves its version empty; the node is
 /// a member of the cluster all the same.
 pub async fn describe(facts: &NodeFacts, runtime: &dyn Runtime) -> NodeDescription {
-    let engine = match runtime.describe().await {
-        Ok(engine) => engine,
-        Err(error) => {
+    let engine = match timeout(DEADLINE, runtime.describe()).await {
+        Ok(Ok(engine)) => engine,
+        Ok(Err(error)) => {
             tracing::warn!(%error, "the container engine does not describe itself");
-            let (resources, arch) = machine();
-            Engine {
-                version: String::new(),
-                labels: BTreeMap::new(),
-                resources,
-                arch,
-            }
+            silent_engine()
+        }
+        Err(_) => {
+            tracing::warn!("the container engine does not answer");
+            silent_engine()
         }
     };
     let free = |all: u64, reserved: u64| all.saturating_sub(reserved);
@@ -54,5 +58,16 @@ pub async fn describe(facts: &NodeFacts, runtime: &dyn Runtime) -> NodeDescripti
         task_ports: facts.task_ports,
         schema: Cluster::SCHEMA,
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// What is known without asking the engine.
+fn silent_engine() -> Engine {
+    let (resources, arch) = machine();
+    Engine {
+        version: String::new(),
+        labels: BTreeMap::new(),
+        resources,
+        arch,
     }
 }

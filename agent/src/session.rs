@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use swarmlet_core::endpoints::Table;
-use swarmlet_core::model::{InvalidId, NodeSpec, Role, Task, TaskId};
+use swarmlet_core::model::{InvalidId, NodeDescription, NodeSpec, Role, Task, TaskId};
 use swarmlet_proto::convert::Malformed;
 use swarmlet_proto::transport::{IdentityStore, channel};
 use swarmlet_proto::v1;
@@ -55,6 +55,9 @@ const BATCH: usize = 200;
 /// A manager may ask for heartbeats this often, and no more often.
 const HEARTBEAT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(60));
 
+/// How often an engine that was away at the start of a session is asked whether it is back.
+const ENGINE_PAUSE: Duration = Duration::from_secs(2);
+
 /// How the agent stands with the managers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Connection {
@@ -77,6 +80,8 @@ pub(crate) enum SessionError {
     Stuck,
     #[error("the manager ended the session")]
     Ended,
+    #[error("the container engine answers again, and the node is described anew")]
+    EngineBack,
     #[error("a message of the manager is malformed")]
     Malformed(#[from] Malformed),
     #[error("a message of the manager is malformed")]
@@ -110,12 +115,7 @@ impl Session {
                     ended = self.with(manager) => ended,
                 };
                 let was_connected = self.connected.borrow().manager.is_some();
-                let reason = chain(&ended);
-                tracing::warn!(%manager, reason, "no session with the manager");
-                self.connected.send_modify(|connection| {
-                    connection.manager = None;
-                    connection.error = Some(format!("{manager}: {reason}"));
-                });
+                self.note(manager, &ended);
                 if was_connected {
                     pause = BACKOFF.0;
                     // The list may have changed, and the order is to be drawn anew.
@@ -130,25 +130,49 @@ impl Session {
         }
     }
 
+    fn note(&self, manager: SocketAddr, ended: &SessionError) {
+        let error = Some(format!("{manager}: {}", chain(ended)));
+        let error = error.as_deref();
+        self.connected.send_if_modified(|connection| {
+            let news = connection.manager.is_some() || connection.error.as_deref() != error;
+            if news {
+                // Once for each reason: managers that stay away would fill the log.
+                tracing::warn!(error, "no session with a manager");
+                connection.manager = None;
+                connection.error = error.map(str::to_owned);
+            }
+            news
+        });
+    }
+
     /// One session. It only ever ends with a reason.
     async fn with(&mut self, manager: SocketAddr) -> SessionError {
-        match self.open(manager).await {
-            Ok((link, inbound, heartbeat)) => self.serve(&link, inbound, heartbeat).await,
-            Err(error) => error,
+        let description = describe(&self.facts, &*self.runtime).await;
+        let engine_answers = !description.engine_version.is_empty();
+        let (link, inbound, heartbeat) = match self.open(manager, &description).await {
+            Ok(opened) => opened,
+            Err(error) => return error,
+        };
+        let runtime = self.runtime.clone();
+        tokio::select! {
+            ended = self.serve(&link, inbound, heartbeat) => ended,
+            // A node is described at the start of a session only, and labels and versions of
+            // an engine that was away then would be missing for as long as it lasts.
+            () = engine_back(&*runtime), if !engine_answers => SessionError::EngineBack,
         }
     }
 
     async fn open(
         &self,
         manager: SocketAddr,
+        description: &NodeDescription,
     ) -> Result<(Link, Streaming<v1::ManagerMessage>, Duration), SessionError> {
-        let description = describe(&self.facts, &*self.runtime).await;
         let channel = channel(manager, &self.identities, Role::Manager);
         // Room for a few messages; behind it the sender waits, with a deadline.
         let (sender, outbound) = mpsc::channel(16);
         let link = Link(sender);
         link.send(v1::agent_message::Kind::Hello(v1::Hello {
-            description: Some(v1::NodeDescription::from(&description)),
+            description: Some(v1::NodeDescription::from(description)),
         }))
         .await?;
         let mut client = DispatcherClient::new(channel);
@@ -313,6 +337,16 @@ fn read_assignments(assignments: v1::Assignments) -> Result<Assignments, Session
             .map(|id| TaskId::parse(id))
             .collect::<Result<_, _>>()?,
     })
+}
+
+/// Returns once the engine describes itself.
+async fn engine_back(runtime: &dyn Runtime) {
+    loop {
+        sleep(ENGINE_PAUSE).await;
+        if runtime.describe().await.is_ok() {
+            return;
+        }
+    }
 }
 
 /// An error with all its causes, each once: some repeat their cause in their own words.

@@ -427,6 +427,36 @@ async fn one_malformed_task_ends_the_session_and_stops_nothing() {
 }
 
 #[tokio::test]
+async fn an_engine_that_comes_back_is_described_anew() {
+    let authority = Authority::new();
+    let mut manager = Manager::start(&authority, 2).await;
+    let node = Node::new(&authority);
+    let away = crate::runtime::RuntimeError::Unavailable("away".to_owned());
+    node.runtime.fail("describe", away, 1);
+    let agent = node.start(&[manager.address]).await;
+    for version in ["", "1.0"] {
+        let mut session = manager.session().await;
+        let Some(Said::Hello(hello)) = limited("hello", session.said.recv()).await else {
+            panic!("no hello");
+        };
+        assert_eq!(hello.description.unwrap().engine_version, version);
+        let welcome = v1::Welcome {
+            heartbeat_ms: 50,
+            spec: None,
+        };
+        session.send(Kind::Welcome(welcome)).await;
+        if version.is_empty() {
+            // It goes on until the engine is back.
+            limited("the end", async {
+                while session.said.recv().await.is_some() {}
+            })
+            .await;
+        }
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn bad_configurations_are_refused() {
     let authority = Authority::new();
     let node = Node::new(&authority);

@@ -160,7 +160,7 @@ impl FakeRuntime {
 
     fn step(&self, name: &'static str, task: &TaskId) -> Result<(), RuntimeError> {
         let mut shared = self.lock();
-        if !matches!(name, "inspect" | "list") {
+        if !matches!(name, "inspect" | "list" | "describe") {
             let digits = task.as_str().trim_start_matches('0');
             shared.calls.push(format!("{name} {digits}"));
         }
@@ -194,7 +194,11 @@ impl Runtime for FakeRuntime {
             resources: Resources::default(),
             arch: "amd64".to_owned(),
         };
-        async move { Ok(engine) }.boxed()
+        async move {
+            self.step("describe", &TaskId::from_random(0))?;
+            Ok(engine)
+        }
+        .boxed()
     }
 
     fn prepare<'a>(

@@ -6,6 +6,8 @@
 //! decided in [`entry`]; here it is only carried out.
 
 mod entry;
+mod handle;
+mod job;
 mod outbox;
 
 #[cfg(test)]
@@ -25,9 +27,12 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::handle::{Assignments, WorkerHandle};
 pub(crate) use self::outbox::Outbox;
 
 use self::entry::{Entry, Outcome, Step};
+use self::handle::Command;
+use self::job::Job;
 use crate::ports::Ports;
 use crate::runtime::{Container, Runtime, RuntimeError, RuntimeEvent, Scope};
 use crate::store::Store;
@@ -47,55 +52,6 @@ const CONCURRENT_STEPS: usize = 8;
 /// Pulls at the same time, apart from the above: a registry that stalls must not keep tasks
 /// from starting whose image is there.
 const CONCURRENT_PULLS: usize = 4;
-
-/// The node's tasks as a manager names them.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Assignments {
-    /// Whether tasks that are not in `update` are the node's no more.
-    pub(crate) complete: bool,
-    pub(crate) update: Vec<Task>,
-    pub(crate) remove: Vec<TaskId>,
-}
-
-enum Command {
-    Assign(Assignments),
-    Acknowledged(Arc<BTreeSet<TaskId>>),
-    Leave(oneshot::Sender<()>),
-}
-
-/// Talks to the worker. Its calls wait while the worker is busy; once it has ended they do
-/// nothing, because then the whole agent ends.
-#[derive(Clone)]
-pub(crate) struct WorkerHandle {
-    commands: mpsc::Sender<Command>,
-}
-
-impl WorkerHandle {
-    /// Hands over assignments.
-    pub(crate) async fn assign(&self, assignments: Assignments) {
-        self.send(Command::Assign(assignments)).await;
-    }
-
-    /// Tells that the node's balancer works by a table with exactly these tasks.
-    pub(crate) async fn acknowledged(&self, tasks: Arc<BTreeSet<TaskId>>) {
-        self.send(Command::Acknowledged(tasks)).await;
-    }
-
-    /// Stops and removes every task; returns once none is left.
-    pub(crate) async fn leave(&self) {
-        let (done, waiting) = oneshot::channel();
-        self.send(Command::Leave(done)).await;
-        if waiting.await.is_err() {
-            tracing::debug!("the worker ended before all tasks were removed");
-        }
-    }
-
-    async fn send(&self, command: Command) {
-        if self.commands.send(command).await.is_err() {
-            tracing::debug!("the worker has ended");
-        }
-    }
-}
 
 /// Everything that the worker owns.
 pub(crate) struct Worker {
@@ -141,9 +97,7 @@ impl Worker {
         ports: Ports,
         kept: Vec<Task>,
     ) -> (Self, WorkerHandle, watch::Receiver<Outbox>) {
-        // Bounded, so that a flood of assignments slows the session down instead of filling
-        // the memory; the worker empties it between any two steps.
-        let (sender, commands) = mpsc::channel(16);
+        let (handle, commands) = WorkerHandle::new();
         let (outbox, statuses) = watch::channel(Outbox::default());
         let entries = kept
             .into_iter()
@@ -171,7 +125,7 @@ impl Worker {
             left: false,
             leaving: Vec::new(),
         };
-        (worker, WorkerHandle { commands: sender }, statuses)
+        (worker, handle, statuses)
     }
 
     /// Runs until `stop`; tasks go on running.
@@ -512,45 +466,6 @@ impl Worker {
             .filter_map(|entry| entry.retry_at.filter(|at| *at > moment))
             .chain(self.save_at)
             .min()
-    }
-}
-
-/// One step with all that it needs.
-struct Job {
-    step: Step,
-    id: TaskId,
-    task: Option<Task>,
-    ports: Vec<swarmlet_core::model::TaskPort>,
-    grace: Duration,
-    scope: Arc<Scope>,
-    runtime: Arc<dyn Runtime>,
-}
-
-impl Job {
-    async fn run(self) -> Result<Outcome, RuntimeError> {
-        let (runtime, scope) = (&self.runtime, &*self.scope);
-        let without_task = || RuntimeError::Rejected("a container without a task".to_owned());
-        match self.step {
-            Step::Prepare => {
-                let task = self.task.as_ref().ok_or_else(without_task)?;
-                runtime.prepare(scope, task).await?;
-                Ok(Outcome::Prepared)
-            }
-            Step::Start => {
-                let task = self.task.as_ref().ok_or_else(without_task)?;
-                let container = runtime.start(scope, task, &self.ports).await?;
-                Ok(Outcome::Found(Some(container)))
-            }
-            Step::Inspect => Ok(Outcome::Found(runtime.inspect(scope, &self.id).await?)),
-            Step::Stop => {
-                runtime.stop(scope, &self.id, self.grace).await?;
-                Ok(Outcome::Found(runtime.inspect(scope, &self.id).await?))
-            }
-            Step::Remove => {
-                runtime.remove(scope, &self.id).await?;
-                Ok(Outcome::Removed)
-            }
-        }
     }
 }
 

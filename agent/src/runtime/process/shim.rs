@@ -12,11 +12,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, setsid, waitid};
 
 use super::files::{self, Ended, Spec, Started, TaskDir};
 use super::stat;
+
+/// How often and how far apart the lock is tried: for a second in all.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs the shim. `args` is what follows the subcommand: the task's folder.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -32,9 +37,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(dir: &TaskDir) -> io::Result<()> {
     setsid()?;
-    let Some(_lock) = dir.lock()? else {
-        return Err(io::Error::other("another shim runs this task"));
-    };
+    let _lock = lock(dir)?;
     if dir.exit().exists() {
         return Ok(());
     }
@@ -58,6 +61,18 @@ fn run(dir: &TaskDir) -> io::Result<()> {
         },
     };
     files::write(&dir.exit(), &ended)
+}
+
+/// Takes the folder's lock. An agent that looks whether a shim is there holds it for a moment
+/// as well, so it is tried more than once.
+fn lock(dir: &TaskDir) -> io::Result<fs::File> {
+    for _ in 0..LOCK_TRIES {
+        if let Some(lock) = dir.lock()? {
+            return Ok(lock);
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    Err(io::Error::other("another shim runs this task"))
 }
 
 fn start(dir: &TaskDir, spec: &Spec) -> io::Result<Child> {

@@ -1,0 +1,64 @@
+//! The way to talk to the worker.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use swarmlet_core::model::{Task, TaskId};
+use tokio::sync::{mpsc, oneshot};
+
+/// The node's tasks as a manager names them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Assignments {
+    /// Whether tasks that are not in `update` are the node's no more.
+    pub(crate) complete: bool,
+    pub(crate) update: Vec<Task>,
+    pub(crate) remove: Vec<TaskId>,
+}
+
+pub(super) enum Command {
+    Assign(Assignments),
+    Acknowledged(Arc<BTreeSet<TaskId>>),
+    Leave(oneshot::Sender<()>),
+}
+
+/// Talks to the worker. Its calls wait while the worker is busy; once it has ended they do
+/// nothing, because then the whole agent ends.
+#[derive(Clone)]
+pub(crate) struct WorkerHandle {
+    commands: mpsc::Sender<Command>,
+}
+
+impl WorkerHandle {
+    /// A handle, and what the worker reads.
+    pub(super) fn new() -> (Self, mpsc::Receiver<Command>) {
+        // Bounded, so that a flood of assignments slows the session down instead of filling
+        // the memory; the worker empties it between any two steps.
+        let (commands, receiver) = mpsc::channel(16);
+        (Self { commands }, receiver)
+    }
+
+    /// Hands over assignments.
+    pub(crate) async fn assign(&self, assignments: Assignments) {
+        self.send(Command::Assign(assignments)).await;
+    }
+
+    /// Tells that the node's balancer works by a table with exactly these tasks.
+    pub(crate) async fn acknowledged(&self, tasks: Arc<BTreeSet<TaskId>>) {
+        self.send(Command::Acknowledged(tasks)).await;
+    }
+
+    /// Stops and removes every task; returns once none is left.
+    pub(crate) async fn leave(&self) {
+        let (done, waiting) = oneshot::channel();
+        self.send(Command::Leave(done)).await;
+        if waiting.await.is_err() {
+            tracing::debug!("the worker ended before all tasks were removed");
+        }
+    }
+
+    async fn send(&self, command: Command) {
+        if self.commands.send(command).await.is_err() {
+            tracing::debug!("the worker has ended");
+        }
+    }
+}
