@@ -116,7 +116,10 @@ impl Client {
     /// All nodes, by identifier.
     pub(crate) async fn nodes_by_id(&self) -> Result<BTreeMap<NodeId, Node>, ClientError> {
         let nodes = self.nodes().await?;
-        Ok(nodes.into_iter().map(|(node, _)| (node.id.clone(), node)).collect())
+        Ok(nodes
+            .into_iter()
+            .map(|(node, _)| (node.id.clone(), node))
+            .collect())
     }
 
     /// All services.
@@ -221,9 +224,15 @@ pub(crate) fn find<'a, T>(
     if let Some(object) = objects.iter().find(|object| describe(object).0 == name) {
         return Ok(object);
     }
-    let by_name: Vec<_> = objects.iter().filter(|object| describe(object).1 == name).collect();
+    let by_name: Vec<_> = objects
+        .iter()
+        .filter(|object| describe(object).1 == name)
+        .collect();
     let matches = if by_name.is_empty() && !name.is_empty() {
-        objects.iter().filter(|object| describe(object).0.starts_with(name)).collect()
+        objects
+            .iter()
+            .filter(|object| describe(object).0.starts_with(name))
+            .collect()
     } else {
         by_name
     };
@@ -247,7 +256,12 @@ mod tests {
 
     #[test]
     fn objects_are_found_by_id_name_and_prefix() {
-        let objects = [("abc1", "ng"), ("abc2", "api"), ("xyz", "abc1"), ("ng", "x")];
+        let objects = [
+            ("abc1", "ng"),
+            ("abc2", "api"),
+            ("xyz", "abc1"),
+            ("ng", "x"),
+        ];
         let by = |name: &str| {
             find("service", name, &objects, |&(id, name)| (id, name))
                 .map(|object| object.0)
@@ -257,7 +271,10 @@ mod tests {
         assert_eq!(by("api"), Ok("abc2"));
         assert_eq!(by("ng"), Ok("ng"));
         assert_eq!(by("xy"), Ok("xyz"));
-        assert_eq!(by("abc"), Err("service abc is ambiguous (2 matches found)".to_owned()));
+        assert_eq!(
+            by("abc"),
+            Err("service abc is ambiguous (2 matches found)".to_owned())
+        );
         assert_eq!(by("nope"), Err("no such service: nope".to_owned()));
         assert_eq!(by(""), Err("no such service: ".to_owned()));
     }
@@ -265,8 +282,14 @@ mod tests {
     #[test]
     fn refusals_are_passed_on_as_they_are() {
         let text = |status: Status| status_error(&status).to_string();
-        assert_eq!(text(Status::not_found("no such service: x")), "no such service: x");
-        assert_eq!(text(Status::new(Code::Unavailable, "")), Code::Unavailable.description());
+        assert_eq!(
+            text(Status::not_found("no such service: x")),
+            "no such service: x"
+        );
+        assert_eq!(
+            text(Status::new(Code::Unavailable, "")),
+            Code::Unavailable.description()
+        );
     }
 
     #[tokio::test]

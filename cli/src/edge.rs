@@ -34,7 +34,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Completion(args) => completion(args.shell)?,
         Command::Daemon(args) => return daemon::run(*args, &socket),
         Command::Lb(args) => daemon::balancer::process::run(&args)?,
-        Command::Whoami(args) => many_threads()?.block_on(swarmlet_agent::whoami::serve(args.port))?,
+        Command::Whoami(args) => {
+            many_threads()?.block_on(swarmlet_agent::whoami::serve(args.port))?
+        }
         Command::Demo(args) => return one_thread()?.block_on(demo::run(&args)),
         Command::Init(args) => one_thread()?.block_on(commands::cluster::init(*args, &socket))?,
         Command::Join(args) => one_thread()?.block_on(commands::cluster::join(*args, &socket))?,
@@ -63,13 +65,19 @@ fn run(cli: Cli) -> Result<ExitCode> {
 /// A command waits for one answer; threads would only cost time to start.
 fn one_thread() -> Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_all().build().context("cannot start the runtime")
+    builder
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
 }
 
 /// The runtime of what runs for long.
 pub(crate) fn many_threads() -> Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.enable_all().build().context("cannot start the runtime")
+    builder
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
 }
 
 fn completion(shell: clap_complete::Shell) -> Result<()> {
@@ -129,7 +137,10 @@ mod tests {
     #[test]
     fn errors_are_one_line() {
         let error = anyhow::anyhow!("connection refused").context("cannot ask\nthe cluster");
-        assert_eq!(one_line(&error), "cannot ask the cluster: connection refused");
+        assert_eq!(
+            one_line(&error),
+            "cannot ask the cluster: connection refused"
+        );
         let error = anyhow::anyhow!("refused").context("connection refused");
         assert_eq!(one_line(&error), "connection refused");
     }

@@ -75,11 +75,17 @@ impl Progress {
         let later = |a: &Task, b: &Task| (a.created_at, a.version) > (b.created_at, b.version);
         for task in tasks {
             let current = task.desired <= TaskState::Running && task.draining.is_none();
-            if current && newest.get(&task.slot).is_none_or(|other| later(task, other)) {
+            if current
+                && newest
+                    .get(&task.slot)
+                    .is_none_or(|other| later(task, other))
+            {
                 newest.insert(task.slot, task);
             }
             if let Some(error) = &task.status.error
-                && errors.get(&task.slot).is_none_or(|(other, _)| later(task, other))
+                && errors
+                    .get(&task.slot)
+                    .is_none_or(|(other, _)| later(task, other))
             {
                 errors.insert(task.slot, (task, error));
             }
@@ -100,7 +106,10 @@ impl Progress {
         Self {
             name: service.spec.name.clone(),
             total,
-            running: slots.iter().filter(|slot| slot.state == TaskState::Running).count(),
+            running: slots
+                .iter()
+                .filter(|slot| slot.state == TaskState::Running)
+                .count(),
             surplus,
             tasks: slots,
         }
@@ -192,7 +201,9 @@ async fn stream(
         progressed: false,
     };
     let opened = client.control().watch_service(request).await;
-    let mut stream = opened.map_err(|status| broken(status_error(&status)))?.into_inner();
+    let mut stream = opened
+        .map_err(|status| broken(status_error(&status)))?
+        .into_inner();
     loop {
         let stable_at = complete_since.map(|since| since + STABLE);
         let message = tokio::select! {
@@ -203,7 +214,9 @@ async fn stream(
             }
         };
         let message = message
-            .and_then(|message| message.ok_or_else(|| tonic::Status::unavailable("the stream ended")))
+            .and_then(|message| {
+                message.ok_or_else(|| tonic::Status::unavailable("the stream ended"))
+            })
             .map_err(|status| Watch::Broken {
                 error: status_error(&status),
                 progressed: true,
@@ -227,9 +240,16 @@ fn progress(message: v1::WatchServiceResponse) -> Result<Progress> {
     };
     let service: Service = read(service)?;
     if service.removing {
-        bail!("the service {} was removed in the meantime", service.spec.name);
+        bail!(
+            "the service {} was removed in the meantime",
+            service.spec.name
+        );
     }
-    let tasks: Vec<Task> = message.tasks.into_iter().map(read).collect::<Result<_, _>>()?;
+    let tasks: Vec<Task> = message
+        .tasks
+        .into_iter()
+        .map(read)
+        .collect::<Result<_, _>>()?;
     Ok(Progress::of(&service, &tasks))
 }
 

@@ -112,8 +112,11 @@ fn environment(args: &CreateArgs) -> Result<Vec<String>> {
         variables.extend(env_variable(text, lookup).map_err(anyhow::Error::msg)?);
     }
     let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
-    let last: BTreeMap<String, usize> =
-        variables.iter().enumerate().map(|(index, v)| (name(v), index)).collect();
+    let last: BTreeMap<String, usize> = variables
+        .iter()
+        .enumerate()
+        .map(|(index, v)| (name(v), index))
+        .collect();
     Ok(variables
         .iter()
         .enumerate()
@@ -164,9 +167,17 @@ fn words(text: &str) -> Result<Vec<String>> {
 fn random_name(image: &str) -> String {
     let base = image.rsplit('/').next().unwrap_or_default();
     let base = base.split([':', '@']).next().unwrap_or_default();
-    let base: String = base.chars().filter(char::is_ascii_alphanumeric).take(40).collect();
+    let base: String = base
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(40)
+        .collect();
     let random = RandomState::new().build_hasher().finish();
-    format!("{}-{:06x}", if base.is_empty() { "service" } else { &base }, random & 0xff_ffff)
+    format!(
+        "{}-{:06x}",
+        if base.is_empty() { "service" } else { &base },
+        random & 0xff_ffff
+    )
 }
 
 #[cfg(test)]

@@ -49,16 +49,36 @@ pub(crate) struct DaemonArgs {
 #[command(next_help_heading = "Daemon options")]
 pub(crate) struct DaemonFlags {
     /// Directory of the node's state [default: /var/lib/swarmlet]
-    #[arg(long, env = "SWARMLET_DATA_DIR", value_name = "PATH", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "SWARMLET_DATA_DIR",
+        value_name = "PATH",
+        hide_env_values = true
+    )]
     pub(crate) data_dir: Option<PathBuf>,
     /// Name of the node [default: the machine's host name]
-    #[arg(long, env = "SWARMLET_HOSTNAME", value_name = "NAME", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "SWARMLET_HOSTNAME",
+        value_name = "NAME",
+        hide_env_values = true
+    )]
     pub(crate) hostname: Option<String>,
     /// Where a manager takes calls of other nodes [default: 0.0.0.0:2377]
-    #[arg(long, env = "SWARMLET_LISTEN_ADDR", value_name = "ADDRESS[:PORT]", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "SWARMLET_LISTEN_ADDR",
+        value_name = "ADDRESS[:PORT]",
+        hide_env_values = true
+    )]
     pub(crate) listen_addr: Option<String>,
     /// Where the health page and metrics are [default: 0.0.0.0:2378]
-    #[arg(long, env = "SWARMLET_HTTP_ADDR", value_name = "ADDRESS:PORT", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "SWARMLET_HTTP_ADDR",
+        value_name = "ADDRESS:PORT",
+        hide_env_values = true
+    )]
     pub(crate) http_addr: Option<SocketAddr>,
     /// Address on which published ports answer [default: all, IPv4 and IPv6]
     #[arg(
@@ -128,7 +148,10 @@ impl DaemonFlags {
         add("--data-dir", self.data_dir.clone().map(Into::into));
         add("--hostname", self.hostname.clone().map(Into::into));
         add("--listen-addr", self.listen_addr.clone().map(Into::into));
-        add("--http-addr", self.http_addr.map(|addr| addr.to_string().into()));
+        add(
+            "--http-addr",
+            self.http_addr.map(|addr| addr.to_string().into()),
+        );
         for addr in &self.ingress_addr {
             add("--ingress-addr", Some(addr.to_string().into()));
         }
@@ -138,15 +161,22 @@ impl DaemonFlags {
         });
         add("--runtime", runtime);
         add("--docker-host", self.docker_host.clone().map(Into::into));
-        let range = self.task_ports.map(|(first, last)| format!("{first}-{last}").into());
+        let range = self
+            .task_ports
+            .map(|(first, last)| format!("{first}-{last}").into());
         add("--task-ports", range);
         let cpus = self
             .reserve_system_cpu
             .map(|nano| format!("{}.{:09}", nano / 1_000_000_000, nano % 1_000_000_000).into());
         add("--reserve-system-cpu", cpus);
-        let memory = self.reserve_system_memory.map(|bytes| bytes.to_string().into());
+        let memory = self
+            .reserve_system_memory
+            .map(|bytes| bytes.to_string().into());
         add("--reserve-system-memory", memory);
-        add("--raft-heartbeat", self.raft_heartbeat.map(|d| milliseconds(d).into()));
+        add(
+            "--raft-heartbeat",
+            self.raft_heartbeat.map(|d| milliseconds(d).into()),
+        );
         let election = self
             .raft_election
             .map(|(low, high)| format!("{}-{}", milliseconds(low), milliseconds(high)).into());
@@ -192,7 +222,13 @@ pub(crate) struct DemoArgs {
     #[arg(long)]
     pub(crate) exit: bool,
     /// What runs the containers
-    #[arg(long, env = "SWARMLET_RUNTIME", value_enum, default_value = "auto", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "SWARMLET_RUNTIME",
+        value_enum,
+        default_value = "auto",
+        hide_env_values = true
+    )]
     pub(crate) runtime: RuntimeArg,
     /// Port to publish [default: 80, or 8080 without root]
     #[arg(long)]

@@ -16,7 +16,9 @@ pub(crate) use cluster::{InitArgs, JoinArgs, JoinTokenArgs, LeaveArgs, RoleArg};
 pub(crate) use daemon::{
     AvailabilityArg, DaemonArgs, DaemonFlags, DemoArgs, LbArgs, RuntimeArg, ShimArgs, WhoamiArgs,
 };
-pub(crate) use node::{NodeCommand, NodeInspectArgs, NodeLsArgs, NodePsArgs, NodeRmArgs, NodeUpdateArgs};
+pub(crate) use node::{
+    NodeCommand, NodeInspectArgs, NodeLsArgs, NodePsArgs, NodeRmArgs, NodeUpdateArgs,
+};
 pub(crate) use service::{
     CreateArgs, RestartConditionArg, ScaleArgs, ServiceCommand, ServiceInspectArgs, ServiceLsArgs,
     ServicePsArgs, ServiceRmArgs,
@@ -26,7 +28,12 @@ pub(crate) use service::{
 ///
 /// Containers run anywhere, and every host answers for all of them.
 #[derive(Debug, Parser)]
-#[command(name = "swarmlet", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "swarmlet",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,

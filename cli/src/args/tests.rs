@@ -8,11 +8,18 @@ use super::*;
 /// The first line of the error that a command line gives.
 fn error(line: &[&str]) -> String {
     let error = Cli::try_parse_from(["swarmlet"].iter().chain(line)).unwrap_err();
-    error.to_string().lines().next().unwrap_or_default().to_owned()
+    error
+        .to_string()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn command(line: &[&str]) -> Command {
-    Cli::try_parse_from(["swarmlet"].iter().chain(line)).unwrap().command
+    Cli::try_parse_from(["swarmlet"].iter().chain(line))
+        .unwrap()
+        .command
 }
 
 #[test]
@@ -83,16 +90,40 @@ fn scale_takes_several_services() {
 #[test]
 fn daemon_settings_survive_the_way_to_a_daemon() {
     let line = [
-        "--data-dir", "/d", "--hostname", "h", "--listen-addr", "127.0.0.1:2377", "--http-addr", "127.0.0.1:2378",
-        "--ingress-addr", "127.0.0.1", "--ingress-addr", "::1", "--runtime", "process",
-        "--docker-host", "unix:///x", "--task-ports", "20000-20010", "--reserve-system-cpu",
-        "0.250000000", "--reserve-system-memory", "1048576", "--raft-heartbeat", "100ms",
-        "--raft-election", "400ms-900ms",
+        "--data-dir",
+        "/d",
+        "--hostname",
+        "h",
+        "--listen-addr",
+        "127.0.0.1:2377",
+        "--http-addr",
+        "127.0.0.1:2378",
+        "--ingress-addr",
+        "127.0.0.1",
+        "--ingress-addr",
+        "::1",
+        "--runtime",
+        "process",
+        "--docker-host",
+        "unix:///x",
+        "--task-ports",
+        "20000-20010",
+        "--reserve-system-cpu",
+        "0.250000000",
+        "--reserve-system-memory",
+        "1048576",
+        "--raft-heartbeat",
+        "100ms",
+        "--raft-election",
+        "400ms-900ms",
     ];
     let Command::Daemon(args) = command(&[&["daemon"], &line[..]].concat()) else {
         panic!();
     };
-    assert_eq!(args.flags.raft_election, Some((Duration::from_millis(400), Duration::from_millis(900))));
+    assert_eq!(
+        args.flags.raft_election,
+        Some((Duration::from_millis(400), Duration::from_millis(900)))
+    );
     assert_eq!(args.flags.ingress_addr.len(), 2);
     assert_eq!(args.flags.to_args(), line);
     assert_eq!(DaemonFlags::default().to_args(), Vec::<OsString>::new());

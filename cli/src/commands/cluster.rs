@@ -101,7 +101,12 @@ async fn warn_of_two(client: &Client) {
     let Ok(nodes) = client.nodes().await else {
         return;
     };
-    if nodes.iter().filter(|(node, _)| node.manager.is_some()).count() == 2 {
+    if nodes
+        .iter()
+        .filter(|(node, _)| node.manager.is_some())
+        .count()
+        == 2
+    {
         eprintln!(
             "WARNING: the swarm has two managers now, and losing either stops all changes. \
              Join a third one."
@@ -172,8 +177,9 @@ struct InfoRow {
 }
 
 impl Row for InfoRow {
-    const HEADERS: &'static [&'static str] =
-        &["SWARM", "NODE ID", "ROLE", "ADDRESS", "RUNTIME", "PID", "VERSION"];
+    const HEADERS: &'static [&'static str] = &[
+        "SWARM", "NODE ID", "ROLE", "ADDRESS", "RUNTIME", "PID", "VERSION",
+    ];
 
     fn cells(&self) -> Vec<String> {
         vec![

@@ -33,7 +33,11 @@ pub(super) async fn create(args: &CreateArgs, client: &Client) -> Result<ExitCod
     print(&format!("{}\n", answer.id))?;
     if !args.detach {
         let id = ServiceId::parse(&answer.id)?;
-        let show = if args.quiet { Show::Nothing } else { Show::Progress };
+        let show = if args.quiet {
+            Show::Nothing
+        } else {
+            Show::Progress
+        };
         progress::follow(client, &id, Version(answer.version), show).await?;
     }
     Ok(ExitCode::SUCCESS)

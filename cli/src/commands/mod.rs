@@ -32,8 +32,15 @@ fn availability(availability: AvailabilityArg) -> &'static str {
 /// Refuses filters that a list does not have; without this a typing error would show
 /// everything or nothing.
 fn check_filters(filters: &[Filter], known: &[&str]) -> Result<()> {
-    match filters.iter().find(|filter| !known.contains(&filter.key.as_str())) {
-        Some(filter) => bail!("invalid filter '{}': known are {}", filter.key, known.join(", ")),
+    match filters
+        .iter()
+        .find(|filter| !known.contains(&filter.key.as_str()))
+    {
+        Some(filter) => bail!(
+            "invalid filter '{}': known are {}",
+            filter.key,
+            known.join(", ")
+        ),
         None => Ok(()),
     }
 }
@@ -80,13 +87,20 @@ mod tests {
 
     #[test]
     fn filters_of_one_key_are_alternatives() {
-        let filters = |list: &[&str]| list.iter().map(|f| f.parse().unwrap()).collect::<Vec<Filter>>();
+        let filters = |list: &[&str]| {
+            list.iter()
+                .map(|f| f.parse().unwrap())
+                .collect::<Vec<Filter>>()
+        };
         let matches = |key: &str, value: &str| matches!((key, value), ("name", "ng") | ("id", "1"));
         assert!(passes(&filters(&[]), matches));
         assert!(passes(&filters(&["name=x", "name=ng"]), matches));
         assert!(passes(&filters(&["name=ng", "id=1"]), matches));
         assert!(!passes(&filters(&["name=ng", "id=2"]), matches));
         let error = check_filters(&filters(&["colour=red"]), &["id", "name"]).unwrap_err();
-        assert_eq!(error.to_string(), "invalid filter 'colour': known are id, name");
+        assert_eq!(
+            error.to_string(),
+            "invalid filter 'colour': known are id, name"
+        );
     }
 }

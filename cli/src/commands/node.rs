@@ -30,7 +30,15 @@ pub(crate) async fn run(command: NodeCommand, client: &Client) -> Result<()> {
 async fn ls(args: &NodeLsArgs, client: &Client) -> Result<()> {
     check_filters(
         &args.filter,
-        &["id", "name", "role", "availability", "node.label", "label", "membership"],
+        &[
+            "id",
+            "name",
+            "role",
+            "availability",
+            "node.label",
+            "label",
+            "membership",
+        ],
     )?;
     let own = client.own_id().await?;
     let mut nodes = client.nodes().await?;
@@ -80,7 +88,11 @@ async fn resolve<'a>(
     nodes: &'a [(Node, String)],
     client: &Client,
 ) -> Result<&'a (Node, String), ClientError> {
-    let own = if name == "self" { client.own_id().await? } else { None };
+    let own = if name == "self" {
+        client.own_id().await?
+    } else {
+        None
+    };
     let name = own.as_ref().map_or(name, |id| id.as_str());
     find("node", name, nodes, |(node, _)| {
         (node.id.as_str(), node.description.hostname.as_str())
@@ -98,8 +110,10 @@ async fn inspect(args: &NodeInspectArgs, client: &Client) -> Result<()> {
         }
     }
     if args.pretty || args.format == Format::Table {
-        let texts: Vec<_> =
-            found.iter().map(|(node, status)| pretty_node(node, status, now())).collect();
+        let texts: Vec<_> = found
+            .iter()
+            .map(|(node, status)| pretty_node(node, status, now()))
+            .collect();
         print(&texts.join("\n"))?;
     } else {
         print(&inspected(&found)?)?;
@@ -112,8 +126,15 @@ fn inspected(nodes: &[&(Node, String)]) -> Result<String> {
     let mut values = Vec::new();
     for (node, status) in nodes {
         let mut value = serde_json::to_value(node)?;
-        if let Some(manager) = value.get_mut("ManagerStatus").and_then(|m| m.as_object_mut()) {
-            let reachability = if status == "leader" { "reachable" } else { status.as_str() };
+        if let Some(manager) = value
+            .get_mut("ManagerStatus")
+            .and_then(|m| m.as_object_mut())
+        {
+            let reachability = if status == "leader" {
+                "reachable"
+            } else {
+                status.as_str()
+            };
             manager.insert("Reachability".to_owned(), reachability.into());
             manager.insert("Leader".to_owned(), (status == "leader").into());
         }
@@ -133,7 +154,10 @@ async fn ps(args: &NodePsArgs, client: &Client) -> Result<()> {
             Err(error) => failures.note(&error),
         }
     }
-    let nodes = nodes.into_iter().map(|(node, _)| (node.id.clone(), node)).collect();
+    let nodes = nodes
+        .into_iter()
+        .map(|(node, _)| (node.id.clone(), node))
+        .collect();
     filter_tasks(&mut tasks, &args.filter, &nodes);
     Listing {
         no_trunc: args.no_trunc,

@@ -69,7 +69,11 @@ async fn ps(args: &ServicePsArgs, client: &Client) -> Result<()> {
             Ok(service) => {
                 tasks.extend(client.tasks(service.id.as_str(), "").await?);
                 let ports = service.spec.ports.iter();
-                published.extend(ports.filter(|p| p.mode == PortMode::Ingress).map(|p| p.published));
+                published.extend(
+                    ports
+                        .filter(|p| p.mode == PortMode::Ingress)
+                        .map(|p| p.published),
+                );
             }
             Err(error) => failures.note(&error),
         }
@@ -84,10 +88,13 @@ async fn ps(args: &ServicePsArgs, client: &Client) -> Result<()> {
     .print(tasks, &nodes)?;
     if style == Style::Table {
         // A node that has none of the tasks has no line to show its problem in.
-        let mut others: Vec<_> =
-            nodes.into_values().filter(|node| !shown.contains(&node.id)).collect();
+        let mut others: Vec<_> = nodes
+            .into_values()
+            .filter(|node| !shown.contains(&node.id))
+            .collect();
         for node in &mut others {
-            node.port_problems.retain(|problem| published.contains(&problem.port));
+            node.port_problems
+                .retain(|problem| published.contains(&problem.port));
         }
         warn_of_ports(others.iter());
     }
@@ -105,7 +112,10 @@ async fn inspect(args: &ServiceInspectArgs, client: &Client) -> Result<()> {
         }
     }
     if args.pretty || args.format == Format::Table {
-        let texts: Vec<_> = found.iter().map(|service| pretty_service(service)).collect();
+        let texts: Vec<_> = found
+            .iter()
+            .map(|service| pretty_service(service))
+            .collect();
         print(&texts.join("\n"))?;
     } else {
         print(&(serde_json::to_string_pretty(&found)? + "\n"))?;
@@ -151,7 +161,8 @@ async fn set_replicas(
         let service = resolve(name, &services)?;
         let mut spec = service.spec.clone();
         spec.mode = ServiceMode::Replicated { replicas };
-        spec.validate().map_err(|error| ClientError::Refused(format!("{name}: {error}")))?;
+        spec.validate()
+            .map_err(|error| ClientError::Refused(format!("{name}: {error}")))?;
         let request = v1::UpdateServiceRequest {
             id: service.id.to_string(),
             expected: service.version.0,

@@ -18,8 +18,15 @@ pub(super) struct Listing {
 
 impl Listing {
     pub(super) fn print(self, tasks: Vec<Task>, nodes: &BTreeMap<NodeId, Node>) -> Result<()> {
-        let length = if self.no_trunc { IdLength::Full } else { IdLength::Short };
-        print(&list(&tasks_by_slot(tasks, nodes, now(), length), self.style)?)?;
+        let length = if self.no_trunc {
+            IdLength::Full
+        } else {
+            IdLength::Short
+        };
+        print(&list(
+            &tasks_by_slot(tasks, nodes, now(), length),
+            self.style,
+        )?)?;
         Ok(())
     }
 }

@@ -42,7 +42,11 @@ pub(crate) fn advertise(
 
 /// The address from which packets to `remote` leave; nothing is sent to find it out.
 fn source_towards(remote: SocketAddr) -> Option<IpAddr> {
-    let any = if remote.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let any = if remote.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
     let socket = UdpSocket::bind(any).ok()?;
     socket.connect(remote).ok()?;
     Some(socket.local_addr().ok()?.ip())
@@ -123,9 +127,11 @@ fn interface_of(address: Ipv4Addr, routes: &str) -> Option<String> {
 }
 
 fn is_internal(interface: &str) -> bool {
-    ["lo", "docker", "br-", "veth", "virbr", "cni", "lxc", "podman", "flannel", "cali"]
-        .iter()
-        .any(|prefix| interface.starts_with(prefix))
+    [
+        "lo", "docker", "br-", "veth", "virbr", "cni", "lxc", "podman", "flannel", "cali",
+    ]
+    .iter()
+    .any(|prefix| interface.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -195,6 +201,9 @@ mod tests {
         );
         let any = "0.0.0.0:77".parse().unwrap();
         let towards = Some("127.0.0.1:1".parse().unwrap());
-        assert_eq!(advertise("", any, towards).unwrap().to_string(), "127.0.0.1:77");
+        assert_eq!(
+            advertise("", any, towards).unwrap().to_string(),
+            "127.0.0.1:77"
+        );
     }
 }

@@ -166,10 +166,7 @@ impl Owner {
     }
 
     /// Answers while there is no balancer; ends with a request to stop.
-    async fn refuse_all(
-        &self,
-        queue: &mut mpsc::Receiver<Request>,
-    ) -> Option<oneshot::Sender<()>> {
+    async fn refuse_all(&self, queue: &mut mpsc::Receiver<Request>) -> Option<oneshot::Sender<()>> {
         loop {
             // An asker that does not wait for its answer any more needs none.
             match queue.recv().await? {

@@ -13,8 +13,13 @@ pub(super) fn health(phase: &Phase) -> Result<(), Vec<String>> {
             _ => "the node is not part of a swarm".to_owned(),
         }]);
     };
-    let availability =
-        active.agent.connected().borrow().spec.as_ref().map(|spec| spec.availability);
+    let availability = active
+        .agent
+        .connected()
+        .borrow()
+        .spec
+        .as_ref()
+        .map(|spec| spec.availability);
     let condition = active.balancer.condition().borrow().clone();
     judge(availability, &condition)
 }
@@ -28,10 +33,16 @@ fn judge(availability: Option<Availability>, condition: &Condition) -> Result<()
     match condition {
         Condition::Down => reasons.push("the balancer is down".to_owned()),
         Condition::Up(errors) => reasons.extend(
-            errors.iter().map(|error| format!("port {} is not served: {}", error.port, error.reason)),
+            errors
+                .iter()
+                .map(|error| format!("port {} is not served: {}", error.port, error.reason)),
         ),
     }
-    if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+    if reasons.is_empty() {
+        Ok(())
+    } else {
+        Err(reasons)
+    }
 }
 
 #[cfg(test)]
@@ -57,6 +68,9 @@ mod tests {
                 "port 80 is not served: address in use".to_owned(),
             ])
         );
-        assert_eq!(judge(None, &Condition::Down), Err(vec!["the balancer is down".to_owned()]));
+        assert_eq!(
+            judge(None, &Condition::Down),
+            Err(vec!["the balancer is down".to_owned()])
+        );
     }
 }

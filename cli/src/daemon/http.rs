@@ -61,7 +61,10 @@ async fn metrics_page(State(views): State<Views>) -> impl IntoResponse {
     match metrics::page(&views.now()).await {
         Ok(page) => (
             StatusCode::OK,
-            [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+            [(
+                CONTENT_TYPE,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            )],
             page,
         ),
         Err(error) => (
@@ -95,8 +98,15 @@ mod tests {
         let serving = tokio::spawn(serve(listener, Views::new(Phase::Inactive), end.clone()));
         let answer = ask(address, "GET /healthz HTTP/1.0\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.0 503"), "{answer}");
-        assert!(answer.ends_with("the node is not part of a swarm\n"), "{answer}");
-        let answer = ask(address, "GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n").await;
+        assert!(
+            answer.ends_with("the node is not part of a swarm\n"),
+            "{answer}"
+        );
+        let answer = ask(
+            address,
+            "GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n",
+        )
+        .await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         let answer = ask(address, "GET /metrics HTTP/1.0\r\n\r\n").await;
         assert!(answer.contains("swarmlet_node_active 0\n"), "{answer}");

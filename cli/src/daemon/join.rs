@@ -87,7 +87,9 @@ async fn ask(wish: &JoinWish, address: SocketAddr, listen: SocketAddr) -> Result
             let error = anyhow::anyhow!("{}", status.message());
             return Err(match status.code() {
                 Code::Unavailable | Code::Unknown | Code::DeadlineExceeded | Code::Cancelled => {
-                    Failure::Elsewhere(error.context(format!("the manager at {address} cannot help")))
+                    Failure::Elsewhere(
+                        error.context(format!("the manager at {address} cannot help")),
+                    )
                 }
                 _ => Failure::Final(error),
             });

@@ -26,7 +26,10 @@ pub(super) fn routes(daemon: Arc<Daemon>) -> Routes {
     let views = daemon.views.clone();
     Routes::new(LocalServer::new(LocalService { daemon }))
         .into_axum_router()
-        .route("/swarmlet.v1.Control/{method}", any(gate::control).with_state(views))
+        .route(
+            "/swarmlet.v1.Control/{method}",
+            any(gate::control).with_state(views),
+        )
         .into()
 }
 
@@ -42,7 +45,8 @@ impl Local for LocalService {
     ) -> Result<Response<v1::InfoResponse>, Status> {
         let phase = self.daemon.views.now();
         let active = phase.active();
-        let text = |get: &dyn Fn(&super::view::Active) -> String| active.map(get).unwrap_or_default();
+        let text =
+            |get: &dyn Fn(&super::view::Active) -> String| active.map(get).unwrap_or_default();
         Ok(Response::new(v1::InfoResponse {
             state: phase.name().to_owned(),
             node_id: text(&|active| active.node.to_string()),
@@ -124,7 +128,9 @@ fn availability(text: &str) -> Result<Availability, Status> {
         "" | "active" => Ok(Availability::Active),
         "pause" => Ok(Availability::Pause),
         "drain" => Ok(Availability::Drain),
-        _ => Err(Status::invalid_argument(format!("unknown availability {text:?}"))),
+        _ => Err(Status::invalid_argument(format!(
+            "unknown availability {text:?}"
+        ))),
     }
 }
 
@@ -153,8 +159,14 @@ impl Daemon {
         let new = new.map_err(|error| refused(&error))?;
         let phase = new.view();
         let answer = v1::LocalJoinResponse {
-            node_id: phase.active().map(|active| active.node.to_string()).unwrap_or_default(),
-            role: phase.active().map(|active| active.role.to_string()).unwrap_or_default(),
+            node_id: phase
+                .active()
+                .map(|active| active.node.to_string())
+                .unwrap_or_default(),
+            role: phase
+                .active()
+                .map(|active| active.role.to_string())
+                .unwrap_or_default(),
         };
         self.views.show(phase);
         *node = Some(new);
@@ -166,7 +178,10 @@ impl Daemon {
         let Some(leaving) = node.as_ref() else {
             return Err(Status::failed_precondition(INACTIVE));
         };
-        leaving.may_leave(force).await.map_err(|error| refused(&error))?;
+        leaving
+            .may_leave(force)
+            .await
+            .map_err(|error| refused(&error))?;
         // From here on there is no way back; the node is gone even if its remains are not.
         let result = match node.take() {
             Some(leaving) => leaving.leave(&self.layout).await,

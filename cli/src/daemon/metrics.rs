@@ -24,11 +24,23 @@ type Labels = Vec<(String, String)>;
 pub(super) async fn page(phase: &Phase) -> Result<String, fmt::Error> {
     let mut metrics = Metrics(Registry::with_prefix("swarmlet"));
     let active = phase.active();
-    metrics.gauge("node_active", "Whether the node belongs to a swarm", active.is_some());
+    metrics.gauge(
+        "node_active",
+        "Whether the node belongs to a swarm",
+        active.is_some(),
+    );
     if let Some(active) = active {
         let manager = active.agent.connected().borrow().manager;
-        metrics.gauge("node_connected", "Whether a manager answers the agent", manager.is_some());
-        metrics.gauge("node_manager", "Whether the node is a manager", active.manager.is_some());
+        metrics.gauge(
+            "node_connected",
+            "Whether a manager answers the agent",
+            manager.is_some(),
+        );
+        metrics.gauge(
+            "node_manager",
+            "Whether the node is a manager",
+            active.manager.is_some(),
+        );
         let up = *active.balancer.condition().borrow() != Condition::Down;
         metrics.gauge("lb_up", "Whether the balancer forwards", up);
         if let Some(manager) = &active.manager {
@@ -60,7 +72,12 @@ impl Metrics {
         self.0.register(name, help, family);
     }
 
-    fn counters(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, u64)>) {
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Labels, u64)>,
+    ) {
         let family = Family::<Labels, Counter>::default();
         for (labels, value) in values {
             family.get_or_create(&labels).inc_by(value);
@@ -72,19 +89,34 @@ impl Metrics {
     fn cluster(&mut self, manager: &Manager) {
         let leadership = manager.raft().watch_leadership().borrow().clone();
         self.gauge("raft_term", "Raft's term", signed(leadership.term));
-        self.gauge("raft_leader", "Whether this manager leads", leadership.is_self);
-        self.gauge("raft_has_leader", "Whether a leader is known", leadership.leader.is_some());
+        self.gauge(
+            "raft_leader",
+            "Whether this manager leads",
+            leadership.is_self,
+        );
+        self.gauge(
+            "raft_has_leader",
+            "Whether a leader is known",
+            leadership.leader.is_some(),
+        );
         let voters = manager.raft().voters().len();
         self.gauge("raft_voters", "Managers that vote", signed(voters as u64));
         let state = manager.state();
-        self.gauge("raft_applied_index", "Last entry applied", signed(state.version().0));
+        self.gauge(
+            "raft_applied_index",
+            "Last entry applied",
+            signed(state.version().0),
+        );
         let mut nodes: BTreeMap<String, u64> = BTreeMap::new();
         for node in state.nodes() {
             *nodes.entry(node.status.state.to_string()).or_default() += 1;
         }
         let by = |key: &str, counts: BTreeMap<String, u64>| -> Vec<(Labels, u64)> {
             let labels = |value| vec![(key.to_owned(), value)];
-            counts.into_iter().map(|(value, count)| (labels(value), count)).collect()
+            counts
+                .into_iter()
+                .map(|(value, count)| (labels(value), count))
+                .collect()
         };
         self.gauges("nodes", "Nodes by state", by("state", nodes));
         let mut tasks: BTreeMap<(String, String), u64> = BTreeMap::new();
@@ -93,7 +125,10 @@ impl Metrics {
             *tasks.entry(key).or_default() += 1;
         }
         let tasks = tasks.into_iter().map(|((service, state), count)| {
-            (vec![("service".to_owned(), service), ("state".to_owned(), state)], count)
+            (
+                vec![("service".to_owned(), service), ("state".to_owned(), state)],
+                count,
+            )
         });
         self.gauges("tasks", "Tasks by service and state", tasks);
     }
@@ -115,17 +150,49 @@ impl Metrics {
         };
         let of = |condition: EndpointCondition| {
             move |listener: &swarmlet_lb::status::ListenerStatus| {
-                listener.endpoints.iter().filter(|e| e.condition == condition).count() as u64
+                listener
+                    .endpoints
+                    .iter()
+                    .filter(|e| e.condition == condition)
+                    .count() as u64
             }
         };
-        self.gauge("lb_table_version", "Version of the table in force", signed(status.table_version));
-        self.gauges("lb_port_served", "Whether the port is bound", ports(|l| u64::from(l.error.is_none())));
-        self.gauges("lb_connections_active", "Connections now", ports(|l| l.traffic.active));
+        self.gauge(
+            "lb_table_version",
+            "Version of the table in force",
+            signed(status.table_version),
+        );
+        self.gauges(
+            "lb_port_served",
+            "Whether the port is bound",
+            ports(|l| u64::from(l.error.is_none())),
+        );
+        self.gauges(
+            "lb_connections_active",
+            "Connections now",
+            ports(|l| l.traffic.active),
+        );
         self.counters("lb_accepted", "Connections accepted", ports(|l| l.accepted));
-        self.counters("lb_unserved", "Connections reset for want of an endpoint", ports(|l| l.unserved));
-        self.counters("lb_connect_failures", "Connects that failed", ports(|l| l.traffic.connect_failures));
-        self.counters("lb_bytes_to_endpoint", "Bytes from clients", ports(|l| l.traffic.bytes_to_endpoint));
-        self.counters("lb_bytes_to_client", "Bytes to clients", ports(|l| l.traffic.bytes_to_client));
+        self.counters(
+            "lb_unserved",
+            "Connections reset for want of an endpoint",
+            ports(|l| l.unserved),
+        );
+        self.counters(
+            "lb_connect_failures",
+            "Connects that failed",
+            ports(|l| l.traffic.connect_failures),
+        );
+        self.counters(
+            "lb_bytes_to_endpoint",
+            "Bytes from clients",
+            ports(|l| l.traffic.bytes_to_endpoint),
+        );
+        self.counters(
+            "lb_bytes_to_client",
+            "Bytes to clients",
+            ports(|l| l.traffic.bytes_to_client),
+        );
         let mut endpoints = Vec::new();
         for (name, condition) in [
             ("ready", EndpointCondition::Ready),

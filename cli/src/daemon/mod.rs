@@ -82,7 +82,11 @@ pub(crate) fn run(args: DaemonArgs, socket: &Path) -> Result<ExitCode> {
     let _lock = layout.lock()?;
     logging::start();
     store::write_pid(&layout.daemon_pid(), std::process::id())?;
-    let after_leave = if args.detached { AfterLeave::End } else { AfterLeave::Stay };
+    let after_leave = if args.detached {
+        AfterLeave::End
+    } else {
+        AfterLeave::Stay
+    };
     let runtime = many_threads()?;
     let result = runtime.block_on(serve(layout.clone(), args.flags, after_leave, socket));
     // Blocking work that still runs (a look-up, a write to disk) is of no use to anybody now.
@@ -103,7 +107,11 @@ async fn serve(
     let settings = Settings::new(&flags, record.as_ref())?;
     let http = http::bind(settings.stored.http).await?;
     sysctl::reuse_time_wait();
-    let phase = if record.is_some() { Phase::Starting } else { Phase::Inactive };
+    let phase = if record.is_some() {
+        Phase::Starting
+    } else {
+        Phase::Inactive
+    };
     let daemon = Arc::new(Daemon {
         layout,
         flags,
@@ -121,14 +129,25 @@ async fn serve(
     );
     let routes = local_service::routes(daemon.clone());
     let serving = serve_unix(socket, routes, daemon.end.clone().cancelled_owned());
+    tokio::pin!(serving);
+    let mut served = None;
     let pages = http::serve(http, daemon.views.clone(), daemon.end.clone());
     let result = tokio::select! {
-        result = serving => result.context("the local socket failed"),
+        result = &mut serving => {
+            served = Some(());
+            result.context("the local socket failed")
+        }
         result = pages => result,
         result = live(&daemon) => result,
         result = terminated() => result,
     };
     daemon.end.cancel();
+    // The answer to the very request that ended the daemon has yet to go out.
+    if served.is_none()
+        && let Err(error) = serving.await
+    {
+        tracing::warn!(%error, "the local socket failed at the end");
+    }
     if let Some(node) = daemon.node.lock().await.take() {
         node.stop().await;
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use swarmlet_agent::runtime::{self, Choice, Runtime};
 use swarmlet_agent::{Agent, AgentConfig, NodeFacts, describe};
-use swarmlet_core::model::{Availability, ClusterSpec, Resources, Role, RuntimeKind};
+use swarmlet_core::model::{Availability, ClusterSpec, NodeState, Resources, Role, RuntimeKind};
 use swarmlet_manager::{BootstrapRequest, Manager, ManagerConfig};
 use swarmlet_proto::identity::Identity;
 use swarmlet_proto::token::JoinToken;
@@ -28,6 +28,9 @@ use crate::args::RuntimeArg;
 
 /// How long a manager that leaves tries to tell the others.
 const LEAVE_VOTERS: Duration = Duration::from_secs(15);
+
+/// How long `init` and `join` wait for the node to be ready: some fifty milliseconds usually.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// What `init` asks for.
 pub(super) struct InitWish {
@@ -108,7 +111,9 @@ impl Node {
             stop,
         };
         tracing::info!(%address, node = %identity.node, "made a swarm");
-        Self::start(layout, parts).await
+        let node = Self::start(layout, parts).await?;
+        node.settle().await;
+        Ok(node)
     }
 
     /// Makes this node one of a cluster that exists.
@@ -131,7 +136,8 @@ impl Node {
         let manager = match joined.raft_id {
             None => None,
             Some(raft_id) => {
-                let listener = listener.context("the node has joined as a manager but cannot be one")?;
+                let listener =
+                    listener.context("the node has joined as a manager but cannot be one")?;
                 let config = manager_config(layout, &record);
                 let manager = Manager::open(config, identities.clone(), raft_id).await?;
                 serve_manager(&manager, listener, &stop);
@@ -144,7 +150,9 @@ impl Node {
                 Some(manager)
             }
         };
-        identity.save(&layout.certificates()).context("cannot keep the node's certificate")?;
+        identity
+            .save(&layout.certificates())
+            .context("cannot keep the node's certificate")?;
         layout.save(&record)?;
         tracing::info!(address = %record.advertise, node = %identity.node, role = %identity.role, "joined a swarm");
         let parts = Parts {
@@ -155,7 +163,9 @@ impl Node {
             manager,
             stop,
         };
-        Self::start(layout, parts).await
+        let node = Self::start(layout, parts).await?;
+        node.settle().await;
+        Ok(node)
     }
 
     /// Brings back the node that is on disk.
@@ -233,7 +243,12 @@ impl Node {
         let kind = runtime.kind();
         let agent = Agent::start(config, identities.clone(), runtime, sink).await?;
         let agent = Arc::new(agent);
-        tokio::spawn(renew::run(layout.certificates(), identities.clone(), agent.clone(), stop.clone()));
+        tokio::spawn(renew::run(
+            layout.certificates(),
+            identities.clone(),
+            agent.clone(),
+            stop.clone(),
+        ));
         Ok(Self {
             record,
             identities,
@@ -243,6 +258,32 @@ impl Node {
             balancer,
             stop,
         })
+    }
+
+    /// Waits until the node's agent has reported, so that who looks at the list of nodes next
+    /// finds it ready. Nothing depends on it, and so it waits only for a moment.
+    async fn settle(&self) {
+        let settled = async {
+            let mut connected = self.agent.connected();
+            let session = connected
+                .wait_for(|connection| connection.manager.is_some())
+                .await;
+            if let (Ok(_), Some(manager)) = (&session, &self.manager) {
+                let node = self.identities.identity().node.clone();
+                let mut states = manager.raft().watch_state();
+                // It fails only where the manager has ended.
+                let _ = states
+                    .wait_for(|state| {
+                        state
+                            .node(&node)
+                            .is_some_and(|node| node.status.state == NodeState::Ready)
+                    })
+                    .await;
+            }
+        };
+        if tokio::time::timeout(SETTLE, settled).await.is_err() {
+            tracing::warn!("the agent has no session with a manager yet");
+        }
     }
 
     /// What it is, for everybody who only wants to know.
@@ -305,7 +346,10 @@ impl Node {
             Err(_) => "the other managers do not answer".to_owned(),
         };
         if force {
-            tracing::warn!(reason, "leaving although the other managers could not be told");
+            tracing::warn!(
+                reason,
+                "leaving although the other managers could not be told"
+            );
             return Ok(());
         }
         bail!(
@@ -356,7 +400,10 @@ fn serve_manager(manager: &Manager, listener: TcpListener, stop: &CancellationTo
     );
     tokio::spawn(async move {
         if let Err(error) = serving.await {
-            tracing::error!(error = format!("{:#}", anyhow::Error::new(error)), "the cluster port failed");
+            tracing::error!(
+                error = format!("{:#}", anyhow::Error::new(error)),
+                "the cluster port failed"
+            );
         }
     });
 }
@@ -400,7 +447,10 @@ fn manager_config(layout: &Layout, record: &NodeRecord) -> ManagerConfig {
     let (shortest, longest) = record.settings.raft_election_ms;
     ManagerConfig {
         heartbeat: Duration::from_millis(record.settings.raft_heartbeat_ms),
-        election: (Duration::from_millis(shortest), Duration::from_millis(longest)),
+        election: (
+            Duration::from_millis(shortest),
+            Duration::from_millis(longest),
+        ),
         ..ManagerConfig::new(layout.root().to_owned(), record.advertise)
     }
 }

@@ -41,7 +41,10 @@ pub(super) async fn run(
         match renew(&directory, &identities, &agent).await {
             Ok(()) => tracing::info!("renewed the node's certificate"),
             Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "cannot renew the node's certificate yet");
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "cannot renew the node's certificate yet"
+                );
                 tokio::select! {
                     () = tokio::time::sleep(RETRY) => {}
                     () = stop.cancelled() => return,
@@ -65,12 +68,24 @@ fn share(begin: u64, end: u64, thousandths: u64) -> u64 {
 
 /// The time left until a moment, or `None` once it has come.
 fn until(moment: u64) -> Option<Duration> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Duration::from_millis(moment).checked_sub(now).filter(|left| !left.is_zero())
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Duration::from_millis(moment)
+        .checked_sub(now)
+        .filter(|left| !left.is_zero())
 }
 
-async fn renew(directory: &std::path::Path, identities: &IdentityStore, agent: &Agent) -> Result<()> {
-    let manager = agent.connected().borrow().manager.context("no manager answers")?;
+async fn renew(
+    directory: &std::path::Path,
+    identities: &IdentityStore,
+    agent: &Agent,
+) -> Result<()> {
+    let manager = agent
+        .connected()
+        .borrow()
+        .manager
+        .context("no manager answers")?;
     let key = new_key_and_csr()?;
     let mut client = CaClient::new(channel(manager, identities, Role::Manager));
     let request = v1::RenewRequest {

@@ -23,7 +23,9 @@ pub(crate) async fn resolve(text: &str) -> Result<Vec<SocketAddr>> {
     }
     let resolver = match TokioResolver::builder_tokio().and_then(|builder| builder.build()) {
         Ok(resolver) => resolver,
-        Err(error) => bail!("cannot look up {host}: the system's resolver settings are unusable: {error}"),
+        Err(error) => {
+            bail!("cannot look up {host}: the system's resolver settings are unusable: {error}")
+        }
     };
     match tokio::time::timeout(DEADLINE, resolver.lookup_ip(host)).await {
         Ok(Ok(found)) => {
@@ -34,7 +36,10 @@ pub(crate) async fn resolve(text: &str) -> Result<Vec<SocketAddr>> {
             Ok(addresses)
         }
         Ok(Err(error)) => bail!("cannot look up {host}: {error}"),
-        Err(_) => bail!("cannot look up {host}: no answer within {} s", DEADLINE.as_secs()),
+        Err(_) => bail!(
+            "cannot look up {host}: no answer within {} s",
+            DEADLINE.as_secs()
+        ),
     }
 }
 
@@ -52,7 +57,10 @@ fn split(text: &str) -> Result<(&str, u16)> {
         },
         None => (text, CLUSTER_PORT),
     };
-    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let host = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host);
     if host.is_empty() || host.contains(['/', ' ', '@']) {
         bail!("invalid address {text}: expected a name or an address, with or without a port");
     }
@@ -79,7 +87,10 @@ mod tests {
         check("m:0", Err("invalid address m:0: invalid port \"0\""));
         let expected = "expected a name or an address, with or without a port";
         check("", Err(&format!("invalid address : {expected}")));
-        check("http://m:99", Err(&format!("invalid address http://m:99: {expected}")));
+        check(
+            "http://m:99",
+            Err(&format!("invalid address http://m:99: {expected}")),
+        );
     }
 
     #[tokio::test]
@@ -87,6 +98,11 @@ mod tests {
         let address = resolve("127.0.0.1:5").await.unwrap();
         assert_eq!(address, ["127.0.0.1:5".parse().unwrap()]);
         let local = resolve("localhost").await.unwrap();
-        assert!(local.iter().all(|a| a.ip().is_loopback() && a.port() == 2377), "{local:?}");
+        assert!(
+            local
+                .iter()
+                .all(|a| a.ip().is_loopback() && a.port() == 2377),
+            "{local:?}"
+        );
     }
 }

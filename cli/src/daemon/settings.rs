@@ -26,7 +26,8 @@ const TASK_PORTS: (u16, u16) = (20000, 29999);
 /// Raft's clockwork: a leader that is gone is replaced within about 1.5 s, and a heartbeat
 /// still has the time for a write to a slow disk.
 const RAFT_HEARTBEAT: Duration = Duration::from_millis(150);
-const RAFT_ELECTION: (Duration, Duration) = (Duration::from_millis(400), Duration::from_millis(800));
+const RAFT_ELECTION: (Duration, Duration) =
+    (Duration::from_millis(400), Duration::from_millis(800));
 
 /// Everything that a daemon was told.
 #[derive(Debug, Clone)]
@@ -39,7 +40,10 @@ pub(crate) struct Settings {
 
 /// The data directory that the flags name.
 pub(crate) fn data_dir(flags: &DaemonFlags) -> PathBuf {
-    flags.data_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR))
+    flags
+        .data_dir
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR))
 }
 
 impl Settings {
@@ -60,12 +64,17 @@ impl Settings {
         };
         let ingress = if flags.ingress_addr.is_empty() {
             last.map(|last| last.ingress.clone()).unwrap_or_else(|| {
-                vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
+                vec![
+                    IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                    IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                ]
             })
         } else {
             flags.ingress_addr.clone()
         };
-        let election = flags.raft_election.map(|(low, high)| (milliseconds(low), milliseconds(high)));
+        let election = flags
+            .raft_election
+            .map(|(low, high)| (milliseconds(low), milliseconds(high)));
         Ok(Self {
             runtime: flags.runtime.unwrap_or(RuntimeArg::Auto),
             stored: StoredSettings {
@@ -74,8 +83,13 @@ impl Settings {
                     .clone()
                     .or_else(|| last.map(|l| l.hostname.clone()))
                     .unwrap_or_else(machine_name),
-                listen: listen.or(last.map(|l| l.listen)).unwrap_or_else(|| any(CLUSTER_PORT)),
-                http: flags.http_addr.or(last.map(|l| l.http)).unwrap_or_else(|| any(HTTP_PORT)),
+                listen: listen
+                    .or(last.map(|l| l.listen))
+                    .unwrap_or_else(|| any(CLUSTER_PORT)),
+                http: flags
+                    .http_addr
+                    .or(last.map(|l| l.http))
+                    .unwrap_or_else(|| any(HTTP_PORT)),
                 ingress,
                 docker_host: flags
                     .docker_host
@@ -99,16 +113,21 @@ impl Settings {
                     .map(milliseconds)
                     .or(last.map(|l| l.raft_heartbeat_ms))
                     .unwrap_or_else(|| milliseconds(RAFT_HEARTBEAT)),
-                raft_election_ms: election.or(last.map(|l| l.raft_election_ms)).unwrap_or_else(|| {
-                    (milliseconds(RAFT_ELECTION.0), milliseconds(RAFT_ELECTION.1))
-                }),
+                raft_election_ms: election
+                    .or(last.map(|l| l.raft_election_ms))
+                    .unwrap_or_else(|| {
+                        (milliseconds(RAFT_ELECTION.0), milliseconds(RAFT_ELECTION.1))
+                    }),
             },
         })
     }
 }
 
 fn machine_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Reads `ADDRESS` or `ADDRESS:PORT`; an IPv6 address with a port stands in brackets.

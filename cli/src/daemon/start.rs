@@ -63,7 +63,10 @@ pub(crate) async fn ensure(socket: &Path, flags: &DaemonFlags) -> Result<(Client
     }
     let (mut child, log) = spawn(socket, flags)?;
     let pid = child.id();
-    eprintln!("Started the swarmlet daemon (pid {pid}, log {}).", log.display());
+    eprintln!(
+        "Started the swarmlet daemon (pid {pid}, log {}).",
+        log.display()
+    );
     let client = wait_for_answer(socket, || {
         let ended = child.try_wait().context("cannot watch the daemon")?;
         Ok(ended.map(|status| match last_line(&log) {
@@ -128,7 +131,10 @@ async fn wait_for_answer(
             bail!(failure);
         }
         if Instant::now() > deadline {
-            bail!("the daemon does not answer within {} s", START_DEADLINE.as_secs());
+            bail!(
+                "the daemon does not answer within {} s",
+                START_DEADLINE.as_secs()
+            );
         }
         tokio::time::sleep(POLL).await;
     }
@@ -167,7 +173,9 @@ pub(crate) async fn wait_for_end(socket: &Path, pid: u32) {
 /// Whether the process has ended, and only waits for its parent to look.
 fn is_zombie(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| rest.trim_start().starts_with('Z'))
 }
 
 /// Whether the daemon is one that is about to end: it says so, or does not answer any more.

@@ -86,8 +86,11 @@ impl Layout {
     /// Another daemon has it, or the system's.
     pub(crate) fn lock(&self) -> Result<File> {
         let path = self.root.join("daemon.lock");
-        let file = private(&path, OpenOptions::new().create(true).write(true).truncate(false))
-            .with_context(|| format!("cannot open {}", path.display()))?;
+        let file = private(
+            &path,
+            OpenOptions::new().create(true).write(true).truncate(false),
+        )
+        .with_context(|| format!("cannot open {}", path.display()))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(file),
             Err(rustix::io::Errno::WOULDBLOCK) => bail!(
@@ -113,7 +116,10 @@ impl Layout {
             }
         };
         let record = serde_json::from_slice(&bytes).with_context(|| {
-            format!("{} is damaged: restore it, or remove the node's data and join again", path.display())
+            format!(
+                "{} is damaged: restore it, or remove the node's data and join again",
+                path.display()
+            )
         })?;
         Ok(Some(record))
     }
@@ -182,8 +188,11 @@ pub(crate) fn open_log(path: &Path) -> Result<File> {
 /// # Errors
 /// The system's, with the path.
 pub(crate) fn write_pid(path: &Path, pid: u32) -> Result<()> {
-    let mut file = private(path, OpenOptions::new().create(true).write(true).truncate(true))
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    let mut file = private(
+        path,
+        OpenOptions::new().create(true).write(true).truncate(true),
+    )
+    .with_context(|| format!("cannot write {}", path.display()))?;
     writeln!(file, "{pid}").with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -304,7 +313,10 @@ mod tests {
         let layout = Layout::new(dir.path().to_owned());
         let lock = layout.lock().unwrap();
         let error = layout.lock().unwrap_err().to_string();
-        assert!(error.starts_with("another daemon runs on the data directory"), "{error}");
+        assert!(
+            error.starts_with("another daemon runs on the data directory"),
+            "{error}"
+        );
         drop(lock);
         layout.lock().unwrap();
     }

@@ -62,8 +62,9 @@ impl Phase {
         let manager = self.active().and_then(|active| active.manager.clone());
         async move {
             match manager {
-                Some(manager) => anyhow::Error::new(manager.failed().await)
-                    .context("the manager cannot go on"),
+                Some(manager) => {
+                    anyhow::Error::new(manager.failed().await).context("the manager cannot go on")
+                }
                 None => pending().await,
             }
         }

@@ -11,7 +11,11 @@ pub(crate) fn columns(headers: &[&str], rows: &[Vec<String>]) -> String {
         .enumerate()
         .map(|(column, header)| {
             let cells = rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| width(cell)).chain([width(header)]).max().unwrap_or(0)
+            cells
+                .map(|cell| width(cell))
+                .chain([width(header)])
+                .max()
+                .unwrap_or(0)
         })
         .collect();
     let line = |cells: &mut dyn Iterator<Item = &str>| {

@@ -76,7 +76,10 @@ pub(crate) fn list<R: Row>(rows: &[R], style: Style) -> Result<String, serde_jso
 /// The system's, but for a reader that has gone away (`swarmlet node ls | head -1`).
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }

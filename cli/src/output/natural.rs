@@ -40,6 +40,9 @@ mod tests {
     fn numbers_count_by_value() {
         let mut names = ["ng.10", "ng.2", "api", "ng.1", "ng", "n2g", "ng.02x", ""];
         names.sort_by(|a, b| natural(a, b));
-        assert_eq!(names, ["", "api", "n2g", "ng", "ng.1", "ng.2", "ng.02x", "ng.10"]);
+        assert_eq!(
+            names,
+            ["", "api", "n2g", "ng", "ng.1", "ng.2", "ng.02x", "ng.10"]
+        );
     }
 }

@@ -23,8 +23,14 @@ pub(crate) struct NodeRow {
 }
 
 impl Row for NodeRow {
-    const HEADERS: &'static [&'static str] =
-        &["ID", "HOSTNAME", "STATUS", "AVAILABILITY", "MANAGER STATUS", "ENGINE VERSION"];
+    const HEADERS: &'static [&'static str] = &[
+        "ID",
+        "HOSTNAME",
+        "STATUS",
+        "AVAILABILITY",
+        "MANAGER STATUS",
+        "ENGINE VERSION",
+    ];
 
     fn cells(&self) -> Vec<String> {
         let mark = if self.is_self { " *" } else { "" };
@@ -102,13 +108,19 @@ pub(crate) fn pretty_node(node: &Node, manager_status: &str, now: Timestamp) -> 
         }
     }
     line("Hostname:", &description.hostname);
-    line("Joined:", &format!("{} ago", ago(now.since(node.created_at))));
+    line(
+        "Joined:",
+        &format!("{} ago", ago(now.since(node.created_at))),
+    );
     line("Status:", "");
     line(" State:", &title(&node.status.state.to_string()));
     if !node.status.message.is_empty() {
         line(" Message:", &node.status.message);
     }
-    line(" Availability:", &title(availability(node.spec.availability)));
+    line(
+        " Availability:",
+        &title(availability(node.spec.availability)),
+    );
     line(" Address:", &description.address.to_string());
     if let Some(manager) = &node.manager {
         line("Manager Status:", "");
@@ -120,8 +132,18 @@ pub(crate) fn pretty_node(node: &Node, manager_status: &str, now: Timestamp) -> 
     line(" Architecture:", &description.platform.arch);
     line("Resources:", "");
     let cpus = description.resources.nano_cpus;
-    line(" CPUs:", &format!("{}.{:02}", cpus / 1_000_000_000, cpus % 1_000_000_000 / 10_000_000));
-    line(" Memory:", &format!("{}MiB", description.resources.memory_bytes >> 20));
+    line(
+        " CPUs:",
+        &format!(
+            "{}.{:02}",
+            cpus / 1_000_000_000,
+            cpus % 1_000_000_000 / 10_000_000
+        ),
+    );
+    line(
+        " Memory:",
+        &format!("{}MiB", description.resources.memory_bytes >> 20),
+    );
     line("Engine:", "");
     line(" Runtime:", &description.runtime.to_string());
     line(" Version:", &description.engine_version);
@@ -129,8 +151,13 @@ pub(crate) fn pretty_node(node: &Node, manager_status: &str, now: Timestamp) -> 
     if !node.port_problems.is_empty() {
         line("Port Problems:", "");
         for problem in &node.port_problems {
-            line(&format!(" - {}/{}:", problem.port, problem.protocol), &problem.reason);
+            line(
+                &format!(" - {}/{}:", problem.port, problem.protocol),
+                &problem.reason,
+            );
         }
     }
-    text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    text.lines()
+        .map(|line| line.trim_end().to_owned() + "\n")
+        .collect()
 }

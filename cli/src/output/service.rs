@@ -56,12 +56,18 @@ pub(crate) fn service_rows(services: &[Service], tasks: &[Task]) -> Vec<ServiceR
 fn row(service: &Service, tasks: &[Task]) -> ServiceRow {
     let own = || tasks.iter().filter(|task| task.service == service.id);
     let running = own()
-        .filter(|task| task.status.state == TaskState::Running && task.desired <= TaskState::Running)
+        .filter(|task| {
+            task.status.state == TaskState::Running && task.desired <= TaskState::Running
+        })
         .count();
     let waiting = own()
         .filter(|task| task.is_live() && task.status.state <= TaskState::Pending)
         .find_map(|task| task.status.error.clone());
-    let image = service.spec.task.container().map(|container| container.image.clone());
+    let image = service
+        .spec
+        .task
+        .container()
+        .map(|container| container.image.clone());
     let ports: Vec<String> = service
         .spec
         .ports
@@ -104,8 +110,13 @@ pub(crate) fn pretty_service(service: &Service) -> String {
     line("Service Mode:", "Replicated");
     line(" Replicas:", &spec.mode.replicas().to_string());
     if !spec.task.placement.constraints.is_empty() {
-        let constraints: Vec<_> =
-            spec.task.placement.constraints.iter().map(ToString::to_string).collect();
+        let constraints: Vec<_> = spec
+            .task
+            .placement
+            .constraints
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         line("Placement:", "");
         line(" Constraints:", &constraints.join(", "));
     }
@@ -133,7 +144,10 @@ pub(crate) fn pretty_service(service: &Service) -> String {
                 amount.nano_cpus / 1_000_000_000,
                 amount.nano_cpus % 1_000_000_000 / 1_000_000
             );
-            line(name, &format!("{cpus} CPUs, {}MiB memory", amount.memory_bytes >> 20));
+            line(
+                name,
+                &format!("{cpus} CPUs, {}MiB memory", amount.memory_bytes >> 20),
+            );
         }
     }
     if !spec.ports.is_empty() {
@@ -146,5 +160,7 @@ pub(crate) fn pretty_service(service: &Service) -> String {
         };
         line(&format!(" {}", published(port)), mode);
     }
-    text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    text.lines()
+        .map(|line| line.trim_end().to_owned() + "\n")
+        .collect()
 }

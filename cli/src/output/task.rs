@@ -53,7 +53,11 @@ impl Row for TaskRow {
 
     fn cells(&self) -> Vec<String> {
         let short = self.length != Some(IdLength::Full);
-        let id = if short { self.id.get(..12).unwrap_or(&self.id) } else { &self.id };
+        let id = if short {
+            self.id.get(..12).unwrap_or(&self.id)
+        } else {
+            &self.id
+        };
         let branch = if self.history { " \\_ " } else { "" };
         let error = match self.error.as_str() {
             "" => String::new(),
@@ -131,11 +135,23 @@ fn row(
     TaskRow {
         id: task.id.to_string(),
         name: task.name(),
-        image: task.spec.container().map(|c| c.image.clone()).unwrap_or_default(),
+        image: task
+            .spec
+            .container()
+            .map(|c| c.image.clone())
+            .unwrap_or_default(),
         node: node_name,
         desired_state: title(&task.desired.to_string()),
-        current_state: format!("{state} {} ago", ago(now.since(task.status.at)).to_lowercase()),
-        error: task.status.error.clone().or_else(problem).unwrap_or_default(),
+        current_state: format!(
+            "{state} {} ago",
+            ago(now.since(task.status.at)).to_lowercase()
+        ),
+        error: task
+            .status
+            .error
+            .clone()
+            .or_else(problem)
+            .unwrap_or_default(),
         ports: ports(task),
         length: Some(length),
         history,
@@ -148,12 +164,19 @@ fn port_problem(task: &Task, node: &Node) -> Option<String> {
         return None;
     }
     let is_ours = |port: u16, ports: &[PortSpec]| {
-        ports.iter().any(|spec| spec.published == port && spec.mode == PortMode::Ingress)
+        ports
+            .iter()
+            .any(|spec| spec.published == port && spec.mode == PortMode::Ingress)
     };
     node.port_problems
         .iter()
         .find(|problem| is_ours(problem.port, &task.ports))
-        .map(|problem| format!("port {}/{}: {}", problem.port, problem.protocol, problem.reason))
+        .map(|problem| {
+            format!(
+                "port {}/{}: {}",
+                problem.port, problem.protocol, problem.reason
+            )
+        })
 }
 
 /// Ports of the task's own host; those of the mesh belong to the service.

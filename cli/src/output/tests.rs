@@ -124,7 +124,11 @@ fn objects_are_shown_to_people() {
         assert!(text.contains(part), "{part:?} in:\n{text}");
     }
     let text = pretty_service(&service(1, "ng", 3));
-    for part in ["Name:               ng\n", " Replicas:          3\n", " *:8080->80/tcp    ingress\n"] {
+    for part in [
+        "Name:               ng\n",
+        " Replicas:          3\n",
+        " *:8080->80/tcp    ingress\n",
+    ] {
         assert!(text.contains(part), "{part:?} in:\n{text}");
     }
 }

@@ -73,7 +73,10 @@ impl Display {
 
     /// Says that everything runs.
     pub(super) fn converged(&mut self) {
-        let name = self.last.as_ref().map_or("", |progress| progress.name.as_str());
+        let name = self
+            .last
+            .as_ref()
+            .map_or("", |progress| progress.name.as_str());
         let verdict = format!("verify: Service {name} converged");
         match &mut self.output {
             Output::Nothing => {}
@@ -141,7 +144,9 @@ fn changes(last: Option<&Progress>, now: &Progress) -> Vec<String> {
         lines.push(overall(now));
     }
     for (index, slot) in now.tasks.iter().enumerate() {
-        let before = last.and_then(|last| last.tasks.get(index)).and_then(|s| s.error.as_ref());
+        let before = last
+            .and_then(|last| last.tasks.get(index))
+            .and_then(|s| s.error.as_ref());
         if slot.error.is_some() && slot.error.as_ref() != before {
             lines.push(task_line(now, index));
         }
@@ -150,7 +155,10 @@ fn changes(last: Option<&Progress>, now: &Progress) -> Vec<String> {
 }
 
 fn overall(progress: &Progress) -> String {
-    format!("overall progress: {} out of {} tasks", progress.running, progress.total)
+    format!(
+        "overall progress: {} out of {} tasks",
+        progress.running, progress.total
+    )
 }
 
 fn waiting() -> String {
@@ -171,7 +179,12 @@ fn task_line(progress: &Progress, index: usize) -> String {
         return format!("{number}: {line}");
     }
     let filled = step(slot.state) * BAR / step(TaskState::Running);
-    format!("{number}: {:<9} [{}>{}]", slot.state, "=".repeat(filled), " ".repeat(BAR - filled))
+    format!(
+        "{number}: {:<9} [{}>{}]",
+        slot.state,
+        "=".repeat(filled),
+        " ".repeat(BAR - filled)
+    )
 }
 
 /// How many steps a task has behind it, as Docker counts them.
@@ -205,7 +218,10 @@ mod tests {
         Progress {
             name: "ng".to_owned(),
             total,
-            running: tasks.iter().filter(|slot| slot.state == TaskState::Running).count(),
+            running: tasks
+                .iter()
+                .filter(|slot| slot.state == TaskState::Running)
+                .count(),
             surplus: 0,
             tasks,
         }
@@ -218,7 +234,10 @@ mod tests {
             &[
                 running,
                 (TaskState::Preparing, None),
-                (TaskState::Pending, Some("no suitable node\n(insufficient resources on 2 nodes)")),
+                (
+                    TaskState::Pending,
+                    Some("no suitable node\n(insufficient resources on 2 nodes)"),
+                ),
             ],
             4,
         );
@@ -239,7 +258,10 @@ mod tests {
 
     #[test]
     fn many_tasks_are_summed_up() {
-        assert_eq!(screen(&progress(&[], 21)), ["overall progress: 0 out of 21 tasks"]);
+        assert_eq!(
+            screen(&progress(&[], 21)),
+            ["overall progress: 0 out of 21 tasks"]
+        );
         let ten = progress(&[(TaskState::Running, None)], 10);
         assert!(screen(&ten)[1].starts_with(" 1/10: running"));
     }
@@ -247,7 +269,10 @@ mod tests {
     #[test]
     fn a_log_gets_each_change_once() {
         let first = progress(&[(TaskState::Pending, None)], 1);
-        assert_eq!(changes(None, &first), ["overall progress: 0 out of 1 tasks"]);
+        assert_eq!(
+            changes(None, &first),
+            ["overall progress: 0 out of 1 tasks"]
+        );
         let second = progress(&[(TaskState::Rejected, Some("No such image: x"))], 1);
         assert_eq!(changes(Some(&first), &second), ["1/1: No such image: x"]);
         let third = progress(&[(TaskState::Preparing, Some("No such image: x"))], 1);

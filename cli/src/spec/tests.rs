@@ -21,10 +21,24 @@ fn spec(line: &[&str]) -> Result<ServiceSpec, String> {
 #[test]
 fn every_flag_finds_its_place() {
     let spec = spec(&[
-        "--name=ng", "--replicas=3", "-p", "80:80", "--publish=target=53,mode=host,protocol=udp",
-        "-e", "A=1", "--env=B=2", "--mount=type=bind,source=/srv,target=/data,readonly",
-        "-l", "team=a", "--container-label=x=y", "--constraint=node.labels.zone==a",
-        "--limit-cpu=1.5", "--limit-memory=64m", "--reserve-cpu=0.5", "--reserve-memory=32MiB", "whoami",
+        "--name=ng",
+        "--replicas=3",
+        "-p",
+        "80:80",
+        "--publish=target=53,mode=host,protocol=udp",
+        "-e",
+        "A=1",
+        "--env=B=2",
+        "--mount=type=bind,source=/srv,target=/data,readonly",
+        "-l",
+        "team=a",
+        "--container-label=x=y",
+        "--constraint=node.labels.zone==a",
+        "--limit-cpu=1.5",
+        "--limit-memory=64m",
+        "--reserve-cpu=0.5",
+        "--reserve-memory=32MiB",
+        "whoami",
     ])
     .unwrap();
     assert_eq!(spec.name, "ng");
@@ -32,9 +46,18 @@ fn every_flag_finds_its_place() {
     assert_eq!(spec.ports[0].published, 80);
     assert_eq!(spec.ports[1].mode, PortMode::Host);
     assert_eq!(spec.labels["team"], "a");
-    assert_eq!(spec.task.placement.constraints[0].to_string(), "node.labels.zone==a");
-    assert_eq!(spec.task.resources.limits, resources(Some(1_500_000_000), Some(64 << 20)));
-    assert_eq!(spec.task.resources.reservations, resources(Some(500_000_000), Some(32 << 20)));
+    assert_eq!(
+        spec.task.placement.constraints[0].to_string(),
+        "node.labels.zone==a"
+    );
+    assert_eq!(
+        spec.task.resources.limits,
+        resources(Some(1_500_000_000), Some(64 << 20))
+    );
+    assert_eq!(
+        spec.task.resources.reservations,
+        resources(Some(500_000_000), Some(32 << 20))
+    );
     let container = spec.task.container().unwrap();
     assert_eq!(container.env, ["A=1", "B=2"]);
     assert_eq!(container.labels["x"], "y");
@@ -45,17 +68,36 @@ fn every_flag_finds_its_place() {
 #[test]
 fn how_a_task_runs_and_ends() {
     let spec = spec(&[
-        "--restart-condition=on-failure", "--restart-delay=2s", "--restart-max-attempts=3",
-        "--restart-window=1m30s", "--stop-grace-period=500ms", "--stop-signal=SIGINT",
-        "--drain-timeout=3s", "--health-cmd=true", "--health-interval=1s", "--health-retries=2",
-        "--hostname=h", "-u", "1:1", "-w", "/w", "--entrypoint", "sh -c 'a b'", "whoami", "--name",
-        "-p", "x",
+        "--restart-condition=on-failure",
+        "--restart-delay=2s",
+        "--restart-max-attempts=3",
+        "--restart-window=1m30s",
+        "--stop-grace-period=500ms",
+        "--stop-signal=SIGINT",
+        "--drain-timeout=3s",
+        "--health-cmd=true",
+        "--health-interval=1s",
+        "--health-retries=2",
+        "--hostname=h",
+        "-u",
+        "1:1",
+        "-w",
+        "/w",
+        "--entrypoint",
+        "sh -c 'a b'",
+        "whoami",
+        "--name",
+        "-p",
+        "x",
     ])
     .unwrap();
     let restart = spec.task.restart;
     assert_eq!(restart.condition, RestartCondition::OnFailure);
     assert_eq!(restart.delay, Duration::from_secs(2));
-    assert_eq!((restart.max_attempts, restart.window), (3, Duration::from_secs(90)));
+    assert_eq!(
+        (restart.max_attempts, restart.window),
+        (3, Duration::from_secs(90))
+    );
     assert_eq!(spec.drain_timeout, Duration::from_secs(3));
     let container = spec.task.container().unwrap();
     assert_eq!(container.stop_grace_period, Duration::from_millis(500));
@@ -64,10 +106,17 @@ fn how_a_task_runs_and_ends() {
     assert_eq!(container.user.as_deref(), Some("1:1"));
     assert_eq!(container.workdir.as_deref(), Some("/w"));
     assert_eq!(container.entrypoint, ["sh", "-c", "a b"]);
-    assert_eq!(container.args, ["--name", "-p", "x"], "what follows the image is the image's");
+    assert_eq!(
+        container.args,
+        ["--name", "-p", "x"],
+        "what follows the image is the image's"
+    );
     let health = container.health.as_ref().unwrap();
     assert_eq!(health.test, HealthTest::Shell("true".to_owned()));
-    assert_eq!((health.interval, health.retries), (Some(Duration::from_secs(1)), Some(2)));
+    assert_eq!(
+        (health.interval, health.retries),
+        (Some(Duration::from_secs(1)), Some(2))
+    );
     assert!(spec.name.starts_with("whoami-"), "{}", spec.name);
 }
 
@@ -85,24 +134,56 @@ fn defaults_are_dockers() {
 fn health_flags_agree() {
     let health = |line: &[&str]| {
         let line: Vec<_> = line.iter().chain(&["whoami"]).copied().collect();
-        spec(&line).map(|spec| spec.task.containers[0].health.as_ref().map(|h| h.test.clone()))
+        spec(&line).map(|spec| {
+            spec.task.containers[0]
+                .health
+                .as_ref()
+                .map(|h| h.test.clone())
+        })
     };
-    assert_eq!(health(&["--no-healthcheck"]), Ok(Some(HealthTest::Disabled)));
-    assert_eq!(health(&["--health-retries=1"]), Ok(Some(HealthTest::Inherit)));
+    assert_eq!(
+        health(&["--no-healthcheck"]),
+        Ok(Some(HealthTest::Disabled))
+    );
+    assert_eq!(
+        health(&["--health-retries=1"]),
+        Ok(Some(HealthTest::Inherit))
+    );
     let conflict = Err("--no-healthcheck conflicts with --health-* options".to_owned());
     assert_eq!(health(&["--no-healthcheck", "--health-cmd=x"]), conflict);
-    assert_eq!(health(&["--no-healthcheck", "--health-timeout=1s"]), conflict);
+    assert_eq!(
+        health(&["--no-healthcheck", "--health-timeout=1s"]),
+        conflict
+    );
 }
 
 #[test]
 fn mistakes_are_found_before_the_cluster_is_asked() {
     for (line, expected) in [
-        (&["--name=a b", "x"][..], "invalid service name \"a b\": 1 to 63 letters, digits, '-' or '_', the first and last a letter or digit"),
-        (&["-p", "53:53/udp", "x"], "port 53:53/udp cannot be published through the ingress mesh: use mode=host"),
-        (&["--limit-memory=1m", "x"], "memory limit of 1048576 bytes is too small: at least 6MiB"),
-        (&["-e", "=1", "x"], "invalid environment variable: =1: expected NAME=VALUE"),
-        (&["--entrypoint", "a 'b", "x"], "invalid entrypoint \"a 'b\": a quote is not closed"),
-        (&["--env-file", "/nowhere", "x"], "cannot read the environment file /nowhere: No such file or directory (os error 2)"),
+        (
+            &["--name=a b", "x"][..],
+            "invalid service name \"a b\": 1 to 63 letters, digits, '-' or '_', the first and last a letter or digit",
+        ),
+        (
+            &["-p", "53:53/udp", "x"],
+            "port 53:53/udp cannot be published through the ingress mesh: use mode=host",
+        ),
+        (
+            &["--limit-memory=1m", "x"],
+            "memory limit of 1048576 bytes is too small: at least 6MiB",
+        ),
+        (
+            &["-e", "=1", "x"],
+            "invalid environment variable: =1: expected NAME=VALUE",
+        ),
+        (
+            &["--entrypoint", "a 'b", "x"],
+            "invalid entrypoint \"a 'b\": a quote is not closed",
+        ),
+        (
+            &["--env-file", "/nowhere", "x"],
+            "cannot read the environment file /nowhere: No such file or directory (os error 2)",
+        ),
     ] {
         assert_eq!(spec(line).unwrap_err(), expected, "{line:?}");
     }
@@ -120,7 +201,10 @@ fn environment_files_come_before_flags() {
     let error = service_spec(&parse(&[&file, "x"])).unwrap_err();
     assert_eq!(
         format!("{error:#}"),
-        format!("poorly formatted environment file {}: variable 'A B' contains whitespaces", path.display())
+        format!(
+            "poorly formatted environment file {}: variable 'A B' contains whitespaces",
+            path.display()
+        )
     );
 }
 
@@ -129,7 +213,10 @@ fn entrypoints_are_split_as_a_shell_does() {
     for (text, expected) in [
         ("", &[][..]),
         ("  a  b ", &["a", "b"]),
-        ("a 'b c' \"d\\\" e\" f\\ g ''", &["a", "b c", "d\" e", "f g", ""]),
+        (
+            "a 'b c' \"d\\\" e\" f\\ g ''",
+            &["a", "b c", "d\" e", "f g", ""],
+        ),
         ("'a\\b'", &["a\\b"]),
     ] {
         assert_eq!(words(text).unwrap(), expected, "{text}");

@@ -110,10 +110,7 @@ mod tests {
             ("0.5", Ok(500_000_000)),
             ("1.250", Ok(1_250_000_000)),
             ("0.000000001", Ok(1)),
-            (
-                "0.0000000001",
-                Err("value is too precise: 0.0000000001"),
-            ),
+            ("0.0000000001", Err("value is too precise: 0.0000000001")),
             ("half", Err("failed to parse half as a rational number")),
             ("1.", Err("failed to parse 1. as a rational number")),
             ("-1", Err("failed to parse -1 as a rational number")),

@@ -11,7 +11,9 @@ pub(crate) fn env_variable(
 ) -> Result<Option<String>, String> {
     let name = text.split('=').next().unwrap_or_default();
     if name.is_empty() {
-        return Err(format!("invalid environment variable: {text}: expected NAME=VALUE"));
+        return Err(format!(
+            "invalid environment variable: {text}: expected NAME=VALUE"
+        ));
     }
     if text.contains('=') {
         return Ok(Some(text.to_owned()));
@@ -73,10 +75,18 @@ mod tests {
             ("A=b=c", Ok(Some("A=b=c"))),
             ("HOME", Ok(Some("HOME=/root"))),
             ("NOWHERE", Ok(None)),
-            ("=x", Err("invalid environment variable: =x: expected NAME=VALUE")),
-            ("", Err("invalid environment variable: : expected NAME=VALUE")),
+            (
+                "=x",
+                Err("invalid environment variable: =x: expected NAME=VALUE"),
+            ),
+            (
+                "",
+                Err("invalid environment variable: : expected NAME=VALUE"),
+            ),
         ] {
-            let expected = expected.map(|v| v.map(str::to_owned)).map_err(str::to_owned);
+            let expected = expected
+                .map(|v| v.map(str::to_owned))
+                .map_err(str::to_owned);
             assert_eq!(env_variable(text, lookup), expected, "{text:?}");
         }
     }
@@ -90,7 +100,10 @@ mod tests {
             assert_eq!(env_file(content, lookup), expected, "{content:?}");
         };
         check("", Ok(&[]));
-        check("# c\n\nA=1\r\n  B=2 3\nHOME\nNOWHERE\n", Ok(&["A=1", "B=2 3", "HOME=/root"]));
+        check(
+            "# c\n\nA=1\r\n  B=2 3\nHOME\nNOWHERE\n",
+            Ok(&["A=1", "B=2 3", "HOME=/root"]),
+        );
         check("A=1\n=2", Err("no variable name on line '=2'"));
         check("A B=1", Err("variable 'A B' contains whitespaces"));
     }
@@ -99,6 +112,9 @@ mod tests {
     fn labels_are_read() {
         assert_eq!(key_value("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
         assert_eq!(key_value("a"), Ok(("a".to_owned(), String::new())));
-        assert_eq!(key_value("=b"), Err("invalid label '=b': empty name".to_owned()));
+        assert_eq!(
+            key_value("=b"),
+            Err("invalid label '=b': empty name".to_owned())
+        );
     }
 }

@@ -70,10 +70,34 @@ mod tests {
     #[test]
     fn mounts_are_read() {
         for (text, kind, source, target, read_only) in [
-            ("type=bind,source=/srv,target=/data,readonly", MountKind::Bind, "/srv", "/data", true),
-            ("type=bind,src=/srv,dst=/data,ro=false", MountKind::Bind, "/srv", "/data", false),
-            ("source=cache,target=/c", MountKind::Volume, "cache", "/c", false),
-            ("type=tmpfs,destination=/t", MountKind::Tmpfs, "", "/t", false),
+            (
+                "type=bind,source=/srv,target=/data,readonly",
+                MountKind::Bind,
+                "/srv",
+                "/data",
+                true,
+            ),
+            (
+                "type=bind,src=/srv,dst=/data,ro=false",
+                MountKind::Bind,
+                "/srv",
+                "/data",
+                false,
+            ),
+            (
+                "source=cache,target=/c",
+                MountKind::Volume,
+                "cache",
+                "/c",
+                false,
+            ),
+            (
+                "type=tmpfs,destination=/t",
+                MountKind::Tmpfs,
+                "",
+                "/t",
+                false,
+            ),
         ] {
             let expected = Mount {
                 kind,
@@ -93,11 +117,26 @@ mod tests {
                 "invalid mount /srv:/data: the short form is not supported, write type=bind,source=/path,target=/path",
             ),
             ("type=bind,source=/srv", "target is required"),
-            ("type=bind,target=/srv", "source is required for a bind mount"),
-            ("type=nfs,target=/n", "invalid mount type 'nfs': must be bind, volume or tmpfs"),
-            ("target=/n,readonly=maybe", "invalid value for readonly: maybe"),
-            ("target=/n,colour=red", "unexpected key 'colour' in 'colour=red'"),
-            ("target=/n,source", "invalid field 'source' must be a key=value pair"),
+            (
+                "type=bind,target=/srv",
+                "source is required for a bind mount",
+            ),
+            (
+                "type=nfs,target=/n",
+                "invalid mount type 'nfs': must be bind, volume or tmpfs",
+            ),
+            (
+                "target=/n,readonly=maybe",
+                "invalid value for readonly: maybe",
+            ),
+            (
+                "target=/n,colour=red",
+                "unexpected key 'colour' in 'colour=red'",
+            ),
+            (
+                "target=/n,source",
+                "invalid field 'source' must be a key=value pair",
+            ),
         ] {
             assert_eq!(mount(text), Err(expected.to_owned()), "{text}");
         }

@@ -17,7 +17,9 @@ pub(crate) fn port(text: &str) -> Result<PortSpec, String> {
 fn short(text: &str) -> Result<PortSpec, String> {
     let (ports, protocol_text) = text.split_once('/').unwrap_or((text, "tcp"));
     if ports.is_empty() {
-        return Err(format!("no port specified: {text}: expected PUBLISHED:TARGET"));
+        return Err(format!(
+            "no port specified: {text}: expected PUBLISHED:TARGET"
+        ));
     }
     if ports.contains('[') || ports.matches(':').count() > 1 {
         return Err(format!(
@@ -30,7 +32,10 @@ fn short(text: &str) -> Result<PortSpec, String> {
         Some((published, target)) => (Some(published), target),
         None => (None, ports),
     };
-    for (what, value) in [("hostPort", published.unwrap_or("1")), ("containerPort", target)] {
+    for (what, value) in [
+        ("hostPort", published.unwrap_or("1")),
+        ("containerPort", target),
+    ] {
         if value.contains('-') {
             return Err(format!(
                 "port ranges are not supported: {value}: publish each port by itself"
@@ -92,8 +97,9 @@ fn long_number(what: &str, value: &str) -> Result<u16, String> {
             "port ranges are not supported: {value}: publish each port by itself"
         ));
     }
-    number(value)
-        .ok_or_else(|| format!("invalid {what} port ({value}): value must be an integer of 1 to 65535"))
+    number(value).ok_or_else(|| {
+        format!("invalid {what} port ({value}): value must be an integer of 1 to 65535")
+    })
 }
 
 fn number(text: &str) -> Option<u16> {
@@ -133,7 +139,13 @@ mod tests {
         good("53:53/UDP", 53, 53, Udp, Ingress);
         good("80", 0, 80, Tcp, Ingress);
         good("published=8080,target=80", 8080, 80, Tcp, Ingress);
-        good("published=8080,target=80,mode=host,protocol=tcp", 8080, 80, Tcp, Host);
+        good(
+            "published=8080,target=80,mode=host,protocol=tcp",
+            8080,
+            80,
+            Tcp,
+            Host,
+        );
         good("target=53,protocol=udp,mode=host", 0, 53, Udp, Host);
     }
 
@@ -159,10 +171,19 @@ mod tests {
                 "an address to publish on is not supported: 127.0.0.1:80:80: a published port answers on every node",
             ),
             ("published=80", "missing mandatory field 'target'"),
-            ("target=80,mode=all", "invalid publish mode value (all): must be either 'ingress' or 'host'"),
+            (
+                "target=80,mode=all",
+                "invalid publish mode value (all): must be either 'ingress' or 'host'",
+            ),
             ("target=80,protocol=sctp", "invalid protocol value 'sctp'"),
-            ("target=eighty", "invalid target port (eighty): value must be an integer of 1 to 65535"),
-            ("target=80,published=0", "invalid published port (0): value must be an integer of 1 to 65535"),
+            (
+                "target=eighty",
+                "invalid target port (eighty): value must be an integer of 1 to 65535",
+            ),
+            (
+                "target=80,published=0",
+                "invalid published port (0): value must be an integer of 1 to 65535",
+            ),
             ("target=80,foo=1", "invalid field key: foo"),
             ("target=80,foo", "invalid field: foo"),
         ] {

@@ -10,7 +10,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    let invalid = || format!("invalid duration {text:?}: expected something like 10s, 1m30s or 500ms");
+    let invalid =
+        || format!("invalid duration {text:?}: expected something like 10s, 1m30s or 500ms");
     let mut rest = text;
     let mut total: u128 = 0;
     if rest.is_empty() {
@@ -26,7 +27,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
             .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
         if unit.is_empty() && !number.is_empty() {
-            return Err(format!("missing unit in duration {text:?}: write {text}s for seconds"));
+            return Err(format!(
+                "missing unit in duration {text:?}: write {text}s for seconds"
+            ));
         }
         let nanoseconds = unit_nanoseconds(unit).and_then(|scale| times(number, scale));
         total = total
@@ -60,7 +63,13 @@ fn times(number: &str, scale: u128) -> Option<u128> {
     if (whole.is_empty() && fraction.is_empty()) || whole.len() > 16 || fraction.len() > 16 {
         return None;
     }
-    let read = |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<u128>().ok() };
+    let read = |digits: &str| {
+        if digits.is_empty() {
+            Some(0)
+        } else {
+            digits.parse::<u128>().ok()
+        }
+    };
     let denominator = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
     Some(read(whole)? * scale + read(fraction)? * scale / denominator)
 }

@@ -71,7 +71,9 @@ impl Link {
                     return Ok(link);
                 }
                 Err(error) if tokio::time::Instant::now() > deadline => {
-                    child.start_kill().context("cannot end a balancer that does not answer")?;
+                    child
+                        .start_kill()
+                        .context("cannot end a balancer that does not answer")?;
                     return Err(error).context("the balancer does not answer");
                 }
                 Err(_) => {}

@@ -15,7 +15,11 @@ pub(super) fn spawn(layout: &Layout, ingress: &[IpAddr]) -> Result<Child> {
     let program = std::env::current_exe().context("the path of this program is unknown")?;
     let log = open_log(&layout.lb_log())?;
     let mut command = Command::new(program);
-    command.arg("lb").arg("--detached").arg("--control").arg(layout.lb_socket());
+    command
+        .arg("lb")
+        .arg("--detached")
+        .arg("--control")
+        .arg(layout.lb_socket());
     for address in ingress {
         command.arg("--ingress-addr").arg(address.to_string());
     }

@@ -33,7 +33,11 @@ fn tables_are_translated() {
         listeners: vec![listener(80, Protocol::Tcp), listener(53, Protocol::Udp)],
     });
     assert_eq!((table.version, table.listeners.len()), (7, 1));
-    let states: Vec<_> = table.listeners[0].endpoints.iter().map(|e| e.state).collect();
+    let states: Vec<_> = table.listeners[0]
+        .endpoints
+        .iter()
+        .map(|e| e.state)
+        .collect();
     assert_eq!(states, [EndpointState::Ready, EndpointState::Draining]);
     table.validate().unwrap();
 }
@@ -78,7 +82,10 @@ fn reports_sum_up_what_drains() {
     };
     let report = translate::report(&status);
     assert_eq!(report.version, 9);
-    assert_eq!(report.draining, BTreeMap::from([(task(2), 4), (task(3), 1)]));
+    assert_eq!(
+        report.draining,
+        BTreeMap::from([(task(2), 4), (task(3), 1)])
+    );
     assert_eq!(report.port_problems.len(), 1);
     assert_eq!(report.port_problems[0].port, 81);
 }

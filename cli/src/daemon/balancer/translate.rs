@@ -51,7 +51,11 @@ pub(super) fn report(status: &Status) -> SinkReport {
             *draining.entry(task).or_default() += active;
         }
     };
-    for endpoint in status.listeners.iter().flat_map(|listener| &listener.endpoints) {
+    for endpoint in status
+        .listeners
+        .iter()
+        .flat_map(|listener| &listener.endpoints)
+    {
         if endpoint.condition == EndpointCondition::Draining {
             add(&endpoint.id, endpoint.traffic.active);
         }
