@@ -9,7 +9,7 @@ mod step;
 mod tests;
 
 use crate::model::TaskState;
-use crate::orchestrator::slot;
+use crate::orchestrator::{restart, slot};
 use crate::state::State;
 
 /// A rule that was broken, with the objects concerned.
@@ -56,8 +56,12 @@ pub fn check_converged(state: &State) -> Result<(), Violation> {
         let mut count = 0;
         for task in members {
             count += 1;
-            let runs = task.status.state == TaskState::Running && !slot::is_displaced(state, task);
-            ensure(runs || !task.is_live(), || {
+            let as_wanted = if task.is_live() {
+                task.status.state == TaskState::Running && !slot::is_displaced(state, task)
+            } else {
+                restart::is_over(task, &service.spec.task.restart)
+            };
+            ensure(as_wanted, || {
                 format!(
                     "task {} should run but is {} ({:?})",
                     task.name(),

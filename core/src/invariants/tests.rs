@@ -104,6 +104,12 @@ fn bad_steps_are_noticed() {
     });
     bad_step("has version", |state, _| {
         let id = first(state).id;
+        for ended in [TaskState::Failed, TaskState::Orphaned] {
+            state.task_mut(&id).unwrap().status.state = ended;
+            let violation = check_converged(&state).unwrap_err().to_string();
+            let expected = format!("should run but is {ended}");
+            assert!(violation.contains(&expected), "{violation}");
+        }
         state.task_mut(&id).unwrap().desired = TaskState::Shutdown;
     });
     bad_step("is gone although nobody removed it", |state, _| {
@@ -141,6 +147,12 @@ fn what_is_not_converged_is_named() {
         violation.contains("should run but is starting"),
         "{violation}"
     );
+    for ended in [TaskState::Failed, TaskState::Orphaned] {
+        state.task_mut(&id).unwrap().status.state = ended;
+        let violation = check_converged(&state).unwrap_err().to_string();
+        let expected = format!("should run but is {ended}");
+        assert!(violation.contains(&expected), "{violation}");
+    }
     state.task_mut(&id).unwrap().desired = TaskState::Shutdown;
     let violation = check_converged(&state).unwrap_err().to_string();
     assert!(

@@ -64,21 +64,8 @@ impl Plan {
         if ended.status.state == TaskState::Orphaned {
             return Some(Self::replace(ended, pass.now));
         }
-        if !wants_restart(policy.condition, ended.status.state) {
-            return None;
-        }
+        let (attempts, window_start) = attempts_before(ended, policy)?;
         let history = &ended.restart;
-        // Measured at the task's end and not now, so that a decision against a restart stays.
-        let expired = !policy.window.is_zero()
-            && ended.status.at.since(history.window_start) >= policy.window;
-        let (attempts, window_start) = if history.attempts == 0 || expired {
-            (0, ended.status.at)
-        } else {
-            (history.attempts, history.window_start)
-        };
-        if policy.max_attempts != 0 && attempts >= policy.max_attempts {
-            return None;
-        }
         let mut pause = back_off(history.failures, &mut pass.random);
         if ended.status.state == TaskState::Rejected {
             pause = pause.max(REJECTED_PAUSE);
@@ -100,6 +87,30 @@ impl Plan {
             },
         })
     }
+}
+
+/// Whether a slot is left as it is after the end of its task.
+pub(crate) fn is_over(ended: &Task, policy: &RestartPolicy) -> bool {
+    ended.status.state != TaskState::Orphaned && attempts_before(ended, policy).is_none()
+}
+
+/// The restarts that count in the window, and its beginning; `None` where the policy wants no
+/// further one.
+fn attempts_before(ended: &Task, policy: &RestartPolicy) -> Option<(u32, Timestamp)> {
+    if !wants_restart(policy.condition, ended.status.state) {
+        return None;
+    }
+    let history = &ended.restart;
+    // Measured at the task's end and not now, so that a decision against a restart stays.
+    let expired =
+        !policy.window.is_zero() && ended.status.at.since(history.window_start) >= policy.window;
+    let (attempts, window_start) = if history.attempts == 0 || expired {
+        (0, ended.status.at)
+    } else {
+        (history.attempts, history.window_start)
+    };
+    let exhausted = policy.max_attempts != 0 && attempts >= policy.max_attempts;
+    (!exhausted).then_some((attempts, window_start))
 }
 
 /// Whether a task had run long enough by `at` for its failures to be forgotten.
