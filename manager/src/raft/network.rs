@@ -191,7 +191,8 @@ impl RaftNetwork<TypeConfig> for Client {
         InstallSnapshotResponse<u64>,
         RPCError<u64, Peer, RaftError<u64, InstallSnapshotError>>,
     > {
-        self.call(Call::Snapshot, request, option.hard_ttl()).await
+        let chunk = wire::Chunk::from(request);
+        self.call(Call::Snapshot, chunk, option.hard_ttl()).await
     }
 
     async fn vote(

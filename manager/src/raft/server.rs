@@ -67,7 +67,7 @@ impl v1::raft_server::Raft for RaftService {
         &self,
         request: Request<v1::RaftMessage>,
     ) -> Result<Response<v1::RaftMessage>, Status> {
-        let message = self.decode(request)?;
-        self.encode(&self.raft.install_snapshot(message).await)
+        let chunk: wire::Chunk = self.decode(request)?;
+        self.encode(&self.raft.install_snapshot(chunk.into()).await)
     }
 }

@@ -8,11 +8,50 @@
 //! since: an entry acknowledged by the wrong one would count for a quorum that there is not.
 
 use bytes::Bytes;
-use serde::Serialize;
+use openraft::raft::InstallSnapshotRequest;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::types::{SnapshotMeta, TypeConfig, Vote};
 
 /// The layout above.
 const VERSION: u8 = 1;
+
+/// The library's `InstallSnapshotRequest` with the data as bytes: its own encoding makes an
+/// array of four million numbers of a chunk, which takes seconds.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Chunk {
+    vote: Vote,
+    meta: SnapshotMeta,
+    offset: u64,
+    #[serde(with = "serde_bytes")]
+    data: Vec<u8>,
+    done: bool,
+}
+
+impl From<InstallSnapshotRequest<TypeConfig>> for Chunk {
+    fn from(request: InstallSnapshotRequest<TypeConfig>) -> Self {
+        Self {
+            vote: request.vote,
+            meta: request.meta,
+            offset: request.offset,
+            data: request.data,
+            done: request.done,
+        }
+    }
+}
+
+impl From<Chunk> for InstallSnapshotRequest<TypeConfig> {
+    fn from(chunk: Chunk) -> Self {
+        Self {
+            vote: chunk.vote,
+            meta: chunk.meta,
+            offset: chunk.offset,
+            data: chunk.data,
+            done: chunk.done,
+        }
+    }
+}
 
 /// Why a message is refused.
 #[derive(Debug, thiserror::Error)]

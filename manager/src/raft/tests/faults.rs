@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::cluster::{Cluster, PATIENCE, address};
-use super::commands::{add, has};
+use super::commands::{add, add_large, has};
 use crate::raft::ProposeError;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,6 +140,31 @@ async fn a_follower_that_was_away_catches_up() {
         let purged = cluster.raft(away).inner.consensus.metrics().borrow().purged;
         assert_eq!(purged.is_some(), by == "snapshot", "{purged:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_larger_than_a_message_arrives() {
+    let mut cluster = Cluster::of(3, 10).await;
+    let leader = cluster.leader().await;
+    let away = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.kill(away).await;
+    for number in 1..=20 {
+        let large = vec![add_large(number, 1 << 20)];
+        cluster.raft(leader).propose(large).await.unwrap();
+    }
+    for number in 21..=60 {
+        cluster.add(number).await;
+    }
+    let size = std::fs::metadata(cluster.dir_of(leader).join("snapshot"))
+        .unwrap()
+        .len();
+    assert!(size > 16 << 20, "{size} bytes would fit into one message");
+    let began = Instant::now();
+    cluster.start(away).await.unwrap();
+    cluster.agree(60).await;
+    println!("{size} bytes of snapshot in {:?}", began.elapsed());
+    let purged = cluster.raft(away).inner.consensus.metrics().borrow().purged;
+    assert!(purged.is_some(), "it came by log");
 }
 
 #[tokio::test(flavor = "multi_thread")]
