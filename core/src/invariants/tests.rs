@@ -106,7 +106,7 @@ fn bad_steps_are_noticed() {
         let id = first(state).id;
         for ended in [TaskState::Failed, TaskState::Orphaned] {
             state.task_mut(&id).unwrap().status.state = ended;
-            let violation = check_converged(&state).unwrap_err().to_string();
+            let violation = check_converged(state).unwrap_err().to_string();
             let expected = format!("should run but is {ended}");
             assert!(violation.contains(&expected), "{violation}");
         }
