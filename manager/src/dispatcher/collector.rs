@@ -206,3 +206,110 @@ async fn deliver(
     collector.put_back(batch);
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use swarmlet_core::model::{TaskId, TaskState, TaskStatus, Timestamp};
+
+    use super::*;
+
+    fn node(id: u128) -> NodeId {
+        NodeId::from_random(id)
+    }
+
+    fn table(version: u64) -> NodeNews {
+        NodeNews {
+            table: Some(TableNews {
+                version,
+                ..TableNews::default()
+            }),
+            ..NodeNews::default()
+        }
+    }
+
+    fn status(state: TaskState) -> NodeNews {
+        let status = TaskStatus {
+            state,
+            at: Timestamp(1),
+            message: String::new(),
+            error: None,
+            container: None,
+            ports: Vec::new(),
+        };
+        NodeNews {
+            statuses: BTreeMap::from([(TaskId::from_random(1), status)]),
+            ..NodeNews::default()
+        }
+    }
+
+    #[test]
+    fn what_was_not_delivered_waits_under_what_came_later() {
+        let collector = Collector::default();
+        collector.opened(&node(1));
+        collector.report(&node(1), status(TaskState::Starting));
+        collector.report(&node(1), table(5));
+        let undelivered = collector.take();
+        assert!(collector.take().is_empty());
+        collector.report(&node(1), status(TaskState::Running));
+        collector.put_back(undelivered);
+
+        let batch = collector.take();
+        let mut expected = table(5);
+        expected.merge(status(TaskState::Running));
+        assert_eq!(batch, Batch::from([(node(1), expected)]));
+    }
+
+    #[test]
+    fn a_session_that_ended_leaves_nothing_behind() {
+        let collector = Collector::default();
+        collector.opened(&node(1));
+        collector.report(&node(1), table(5));
+        let undelivered = collector.take();
+        collector.closed(&node(1));
+        collector.put_back(undelivered);
+        collector.send_again();
+        assert!(collector.take().is_empty());
+    }
+
+    #[test]
+    fn a_new_leader_hears_the_last_table_of_every_session() {
+        let collector = Collector::default();
+        for id in [1, 2] {
+            collector.opened(&node(id));
+            collector.report(&node(id), table(5));
+        }
+        collector.take();
+        collector.report(&node(2), table(6));
+        collector.take();
+        collector.report(&node(2), table(7));
+        collector.send_again();
+        let batch = collector.take();
+        assert_eq!(
+            batch,
+            Batch::from([(node(1), table(5)), (node(2), table(7))])
+        );
+    }
+
+    #[test]
+    fn one_delivery_is_bounded_and_the_rest_follows() {
+        let collector = Collector::default();
+        let many = |first: u128| {
+            let one = status(TaskState::Running);
+            let one = one.statuses.values().next().unwrap();
+            let ids = first..first + 1500;
+            NodeNews {
+                statuses: ids
+                    .map(|id| (TaskId::from_random(id), one.clone()))
+                    .collect(),
+                ..NodeNews::default()
+            }
+        };
+        for id in [1, 2, 3] {
+            collector.opened(&node(id));
+            collector.report(&node(id), many(id * 10_000));
+        }
+        assert_eq!(collector.take().len(), 2);
+        assert_eq!(collector.take().len(), 1);
+        assert!(collector.take().is_empty());
+    }
+}
