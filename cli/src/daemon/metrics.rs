@@ -87,7 +87,7 @@ impl Metrics {
 
     /// What a manager knows of the cluster: the same on all of them.
     fn cluster(&mut self, manager: &Manager) {
-        let leadership = manager.raft().watch_leadership().borrow().clone();
+        let leadership = *manager.raft().watch_leadership().borrow();
         self.gauge("raft_term", "Raft's term", signed(leadership.term));
         self.gauge(
             "raft_leader",

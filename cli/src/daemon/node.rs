@@ -267,8 +267,9 @@ impl Node {
             let mut connected = self.agent.connected();
             let session = connected
                 .wait_for(|connection| connection.manager.is_some())
-                .await;
-            if let (Ok(_), Some(manager)) = (&session, &self.manager) {
+                .await
+                .is_ok();
+            if let (true, Some(manager)) = (session, &self.manager) {
                 let node = self.identities.identity().node.clone();
                 let mut states = manager.raft().watch_state();
                 // It fails only where the manager has ended.

@@ -35,9 +35,9 @@ fn nodes_are_listed() {
         &list(&rows, Style::Table).unwrap(),
         r"
 |ID               HOSTNAME   STATUS   AVAILABILITY   MANAGER STATUS   ENGINE VERSION
-|00000gglrjrx *   host1      Ready    Active         Leader           20.10.24
-|00000wx7j3jq     host2      Down     Active                          docker
-|00001ddtapbj     host10     Ready    Active         Unreachable      20.10.24",
+|000003ewfdnc *   host1      Ready    Active         Leader           20.10.24
+|000006tsurao     host2      Down     Active                          docker
+|00000a8pa4y0     host10     Ready    Active         Unreachable      20.10.24",
     );
     let json = list(&rows[..1], Style::Json).unwrap();
     assert!(
@@ -65,8 +65,8 @@ fn services_are_listed_with_the_reason_to_wait() {
         &list(&service_rows(&[ng, api], &tasks), Style::Table).unwrap(),
         r"
 |ID             NAME   MODE         REPLICAS                                                     IMAGE    PORTS
-|00000wx7j3jq   api    replicated   1/1                                                          whoami   *:8080->80/tcp
-|00000gglrjrx   ng     replicated   1/3 (no suitable node (insufficient resources on 2 nodes))   whoami   *:8080->80/tcp",
+|000006tsurao   api    replicated   1/1                                                          whoami   *:8080->80/tcp
+|000003ewfdnc   ng     replicated   1/3 (no suitable node (insufficient resources on 2 nodes))   whoami   *:8080->80/tcp",
     );
 }
 
@@ -97,11 +97,11 @@ fn tasks_are_listed_by_slot_with_their_history() {
     check(
         &list(&rows, Style::Table).unwrap(),
         r#"
-|ID             NAME        IMAGE    NODE    DESIRED STATE   CURRENT STATE            ERROR                              PORTS
-|00000wx7j3jq   ng.1        whoami   host1   Running         Running 6 seconds ago    "port 8080/tcp: address in use"
-|00000gglrjrx    \_ ng.1    whoami           Shutdown        Rejected 6 seconds ago   "No such image: nginx:of-anot…"
-|00001tufet3c   ng.2        whoami           Running         Pending 6 seconds ago
-|00001ddtapbj   ng.10       whoami           Running         Starting 6 seconds ago                                      *:32768->80/tcp"#,
+|ID             NAME       IMAGE    NODE    DESIRED STATE   CURRENT STATE            ERROR                              PORTS
+|000006tsurao   ng.1       whoami   host1   Running         Running 6 seconds ago    "port 8080/tcp: address in use"
+|000003ewfdnc    \_ ng.1   whoami           Shutdown        Rejected 6 seconds ago   "No such image: nginx:of-anoth…"
+|00000dnlpild   ng.2       whoami           Running         Pending 6 seconds ago
+|00000a8pa4y0   ng.10      whoami           Running         Starting 6 seconds ago                                      *:32768->80/tcp"#,
     );
 }
 
@@ -127,7 +127,7 @@ fn objects_are_shown_to_people() {
     for part in [
         "Name:               ng\n",
         " Replicas:          3\n",
-        " *:8080->80/tcp    ingress\n",
+        " *:8080->80/tcp     ingress\n",
     ] {
         assert!(text.contains(part), "{part:?} in:\n{text}");
     }
