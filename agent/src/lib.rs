@@ -10,6 +10,7 @@
 //! [`routing`] (tables on their way to the balancer).
 
 mod agent;
+mod cause;
 mod description;
 mod ports;
 pub mod registry;

@@ -12,6 +12,7 @@ use swarmlet_core::model::{LbPolicy, NodeId, PortProblem, Protocol, TaskId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::cause::chain;
 use crate::store::Store;
 use crate::worker::WorkerHandle;
 
@@ -171,7 +172,8 @@ impl Router {
             return;
         };
         if let Err(error) = self.store.save_table(table).await {
-            tracing::warn!(%error, "the table of endpoints could not be kept on disk");
+            let reason = chain(&error);
+            tracing::warn!(reason, "the table of endpoints could not be kept on disk");
         }
     }
 

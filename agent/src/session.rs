@@ -27,6 +27,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
+use crate::cause::chain;
 use crate::description::{NodeFacts, describe};
 use crate::routing::SinkReport;
 use crate::runtime::Runtime;
@@ -347,20 +348,6 @@ async fn engine_back(runtime: &dyn Runtime) {
             return;
         }
     }
-}
-
-/// An error with all its causes, each once: some repeat their cause in their own words.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // A status says its code and metadata as well, which tell a user nothing.
-        if !error.is::<tonic::Status>() && !text.contains(&error.to_string()) {
-            text = format!("{text}: {error}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn table_report(report: &SinkReport) -> v1::TableReport {

@@ -10,11 +10,13 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prost::Message;
 use swarmlet_core::endpoints::Table;
 use swarmlet_core::model::{PortMode, Protocol, Task, TaskId, TaskPort, Timestamp};
 use swarmlet_proto::v1;
+use tokio::sync::Mutex;
 
 use crate::ports::{Resting, SavedPorts};
 
@@ -30,6 +32,17 @@ pub struct StoreError {
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     dir: Arc<Path>,
+    ports: Arc<PortsWriter>,
+}
+
+/// Several tasks start at the same time and each wants its ports on disk first. Their writes
+/// take turns, and one that comes after a later one has nothing left to write.
+#[derive(Debug, Default)]
+struct PortsWriter {
+    /// Numbers of the writes, in the order in which they were asked for.
+    asked: AtomicU64,
+    /// Number of the latest write that is on disk.
+    written: Mutex<u64>,
 }
 
 /// Everything that was kept.
@@ -56,7 +69,10 @@ impl Store {
             path: dir.to_owned(),
             source,
         })?;
-        Ok(Self { dir: dir.into() })
+        Ok(Self {
+            dir: dir.into(),
+            ports: Arc::default(),
+        })
     }
 
     /// Reads what was kept.
@@ -106,10 +122,23 @@ impl Store {
         .await
     }
 
-    /// Keeps which ports are given out.
-    pub(crate) async fn save_ports(&self, ports: SavedPorts) -> Result<(), StoreError> {
-        self.write(PORTS, move || encode_ports(&ports).encode_to_vec())
-            .await
+    /// Keeps which ports are given out. Of several writes under way at once the one asked for
+    /// last stays, in whichever order they are polled.
+    pub(crate) fn save_ports(
+        &self,
+        ports: SavedPorts,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let number = self.ports.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        let store = self.clone();
+        async move {
+            let mut written = store.ports.written.lock().await;
+            if *written < number {
+                let encode = move || encode_ports(&ports).encode_to_vec();
+                store.write(PORTS, encode).await?;
+                *written = number;
+            }
+            Ok(())
+        }
     }
 
     /// Removes everything, for a node that has left its cluster.

@@ -74,6 +74,38 @@ async fn everything_reads_back() {
 }
 
 #[tokio::test]
+async fn ports_saved_at_the_same_time_are_all_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let writes: Vec<_> = (0..50)
+        .map(|count| {
+            let held = (0..=count)
+                .map(|id| (TaskId::from_random(id), Vec::new()))
+                .collect();
+            let resting = BTreeMap::from([(
+                20_000,
+                Resting {
+                    task: TaskId::from_random(count),
+                    since: Timestamp(0),
+                    acknowledged: false,
+                },
+            )]);
+            store.save_ports(SavedPorts { held, resting })
+        })
+        .collect();
+    // The first asked for is polled last: what counts is the order of asking.
+    let mut jobs = tokio::task::JoinSet::new();
+    for write in writes.into_iter().rev() {
+        jobs.spawn(write);
+    }
+    for result in jobs.join_all().await {
+        result.unwrap();
+    }
+    let kept = Store::open(dir.path()).unwrap().load().ports;
+    assert_eq!(kept.resting[&20_000].task, TaskId::from_random(49));
+}
+
+#[tokio::test]
 async fn nobody_else_can_read_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("agent");

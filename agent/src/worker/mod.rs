@@ -33,9 +33,10 @@ pub(crate) use self::outbox::Outbox;
 use self::entry::{Entry, Outcome, Step};
 use self::handle::Command;
 use self::job::Job;
+use crate::cause::chain;
 use crate::ports::Ports;
 use crate::runtime::{Container, Runtime, RuntimeError, RuntimeEvent, Scope};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// How often all containers are looked at although no event said so: an engine's events can
 /// be lost, and a container without a task must not stay for longer than ten seconds.
@@ -387,12 +388,12 @@ impl Worker {
             // A stop mostly waits for the task itself, and an inspection is cheap.
             Step::Inspect | Step::Stop | Step::Remove => None,
         };
-        let saved = self.ports_to_save();
+        let saving = self.saving_ports();
         let handle = self.jobs.spawn(async move {
-            if let Some((store, ports)) = saved
-                && let Err(error) = store.save_ports(ports).await
+            if let Some(saving) = saving
+                && let Err(error) = saving.await
             {
-                return Done::Step(Err(RuntimeError::Unavailable(error.to_string())));
+                return Done::Step(Err(RuntimeError::Unavailable(chain(&error))));
             }
             let _place = match &places {
                 Some(places) => places.acquire().await.ok(),
@@ -404,11 +405,13 @@ impl Worker {
         self.aborts.insert(id.clone(), handle);
     }
 
-    /// The allotments, where they have to be on disk before the container is made.
-    fn ports_to_save(&mut self) -> Option<(Store, crate::ports::SavedPorts)> {
-        self.ports
-            .take_changes()
-            .map(|ports| (self.store.clone(), ports))
+    /// Puts the allotments on disk, where they have changed: they have to be there before a
+    /// container is made.
+    fn saving_ports(
+        &mut self,
+    ) -> Option<impl Future<Output = Result<(), StoreError>> + Send + use<>> {
+        let ports = self.ports.take_changes()?;
+        Some(self.store.save_ports(ports))
     }
 
     fn forget(&mut self, id: &TaskId) {
@@ -438,10 +441,11 @@ impl Worker {
     }
 
     async fn save(&mut self) {
-        if let Some((store, ports)) = self.ports_to_save()
-            && let Err(error) = store.save_ports(ports).await
+        if let Some(saving) = self.saving_ports()
+            && let Err(error) = saving.await
         {
-            tracing::warn!(%error, "the task ports could not be kept on disk");
+            let reason = chain(&error);
+            tracing::warn!(reason, "the task ports could not be kept on disk");
         }
         if self.save_at.is_some_and(|at| at <= Instant::now()) {
             self.save_tasks().await;
@@ -452,7 +456,8 @@ impl Worker {
         self.save_at = None;
         let tasks = self.entries.values().filter_map(Entry::to_keep).collect();
         if let Err(error) = self.store.save_tasks(tasks).await {
-            tracing::warn!(%error, "the assignments could not be kept on disk");
+            let reason = chain(&error);
+            tracing::warn!(reason, "the assignments could not be kept on disk");
             self.save_at = Some(Instant::now() + RELIST);
         }
     }
