@@ -323,3 +323,42 @@ fn leaving_leaves_nothing_behind() {
         assert!(!cluster.socket(node).exists(), "the socket is gone");
     }
 }
+
+#[test]
+fn a_killed_balancer_is_replaced() {
+    let cluster = Cluster::new(1);
+    let port = free_port();
+    cluster.init(0);
+    let publish = format!("{port}:80");
+    cluster.ok(
+        0,
+        &[
+            "service",
+            "create",
+            "--name",
+            "ng",
+            "--replicas=2",
+            "-p",
+            &publish,
+            "whoami",
+        ],
+    );
+    wait_for_turns(&cluster, port, 2);
+    let killed = cluster.pid(0, "lb.pid");
+    cluster.kill(killed);
+    wait_until("another balancer has come up", || {
+        match cluster.pid(0, "lb.pid") {
+            same if same == killed => Err("lb.pid still names the old one".to_owned()),
+            _ => Ok(()),
+        }
+    });
+    wait_for_turns(&cluster, port, 2);
+    wait_until("the health page says so", || {
+        let page = cluster.page(0, "/healthz");
+        if page.starts_with("HTTP/1.0 200") {
+            Ok(())
+        } else {
+            Err(page)
+        }
+    });
+}

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use swarmlet_core::model::{Availability, Role};
+use swarmlet_core::model::{Availability, NodeDescription, Role};
 use swarmlet_proto::identity::{Identity, NewKey, new_key_and_csr};
 use swarmlet_proto::transport::{JoinError, pinned_channel};
 use swarmlet_proto::v1;
@@ -27,11 +27,15 @@ pub(super) struct Joined {
     pub(super) managers: Vec<SocketAddr>,
 }
 
-/// Asks for membership.
+/// Asks for membership. The address in `description` is found out on the way.
 ///
 /// # Errors
 /// A refusal at once, with its reason; where nobody could be asked, why, for each address.
-pub(super) async fn join(wish: &JoinWish, listen: SocketAddr) -> Result<Joined> {
+pub(super) async fn join(
+    wish: &JoinWish,
+    listen: SocketAddr,
+    description: &NodeDescription,
+) -> Result<Joined> {
     let mut failures: Vec<String> = Vec::new();
     for remote in &wish.remotes {
         let addresses = match resolve(remote).await {
@@ -42,7 +46,7 @@ pub(super) async fn join(wish: &JoinWish, listen: SocketAddr) -> Result<Joined> 
             }
         };
         for address in addresses {
-            match ask(wish, address, listen).await {
+            match ask(wish, address, listen, description).await {
                 Ok(joined) => return Ok(joined),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Elsewhere(error)) => failures.push(format!("{error:#}")),
@@ -60,7 +64,12 @@ enum Failure {
     Elsewhere(anyhow::Error),
 }
 
-async fn ask(wish: &JoinWish, address: SocketAddr, listen: SocketAddr) -> Result<Joined, Failure> {
+async fn ask(
+    wish: &JoinWish,
+    address: SocketAddr,
+    listen: SocketAddr,
+    description: &NodeDescription,
+) -> Result<Joined, Failure> {
     let own = advertise(&wish.advertise, listen, Some(address)).map_err(Failure::Final)?;
     let channel = pinned_channel(address, wish.token.ca_digest)
         .await
@@ -79,6 +88,10 @@ async fn ask(wish: &JoinWish, address: SocketAddr, listen: SocketAddr) -> Result
             Availability::Drain => "drain",
         }
         .to_owned(),
+        description: Some(v1::NodeDescription {
+            address: own.ip().to_string(),
+            ..description.into()
+        }),
     };
     let mut client = CaClient::new(channel);
     let answer = match tokio::time::timeout(SIGN_DEADLINE, client.join(request)).await {

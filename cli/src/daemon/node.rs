@@ -123,7 +123,9 @@ impl Node {
         // it should be known before.
         let listener = listen(settings.stored.listen).await;
         let runtime = detect(&settings).await?;
-        let joined = join::join(&wish, settings.stored.listen).await?;
+        let listen_at = settings.stored.listen;
+        let description = describe(&facts(&settings, listen_at), runtime.as_ref()).await;
+        let joined = join::join(&wish, listen_at, &description).await?;
         let facts = facts(&settings, joined.advertise);
         let record = NodeRecord {
             raft_id: joined.raft_id,

@@ -202,13 +202,18 @@ impl Cluster {
     /// Kills the daemon and nothing else.
     pub(crate) fn kill_daemon(&self, node: usize) {
         let pid = self.pid(node, "daemon.pid");
-        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        self.kill(pid);
         wait_until("the daemon is gone", || {
             match TcpStream::connect(self.address(node)) {
                 Ok(_) => Err("it still listens".to_owned()),
                 Err(_) => Ok(()),
             }
         });
+    }
+
+    /// Kills a process of the cluster.
+    pub(crate) fn kill(&self, pid: i32) {
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     }
 
     /// A process id from a file of the data directory.
