@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use swarmlet_core::command::Command;
 use swarmlet_core::model::{
     Availability, Cluster, ManagerInfo, Node, NodeDescription, NodeId, NodeSpec, NodeState,
-    NodeStatus, Platform, Resources, Role, RuntimeKind, Timestamp, Version,
+    NodeStatus, Role, Timestamp, Version,
 };
 use swarmlet_core::state::State;
 use swarmlet_proto::v1;
@@ -112,12 +112,15 @@ impl Ca for CaService {
         };
         let certificate = sign(&cluster.root_ca, &request.csr, subject, clock::date())
             .map_err(|error| status::of_ca(&error))?;
-        let node = new_node(
-            id,
+        let description = request
+            .description
+            .ok_or_else(|| Status::invalid_argument("the request has no node description"))?;
+        let spec = NodeSpec {
             role,
-            availability(&request.availability)?,
-            address.map_or(source, |address| address.ip()),
-        );
+            availability: availability(&request.availability)?,
+            labels: Default::default(),
+        };
+        let node = new_node(id, spec, description.try_into()?);
         let node = self.add(node, address).await?;
         tracing::info!(node = %node.id, %role, %source, "node joined");
         Ok(Response::new(v1::JoinResponse {
@@ -205,32 +208,14 @@ fn availability(text: &str) -> Result<Availability, Status> {
     }
 }
 
-/// A node about which nothing is known but where it is; its first session says the rest.
-fn new_node(id: NodeId, role: Role, availability: Availability, address: IpAddr) -> Node {
+/// A node that counts as silent until its first session.
+fn new_node(id: NodeId, spec: NodeSpec, description: NodeDescription) -> Node {
     Node {
         id,
         version: Version::default(),
         created_at: Timestamp::default(),
-        spec: NodeSpec {
-            role,
-            availability,
-            labels: Default::default(),
-        },
-        description: NodeDescription {
-            hostname: String::new(),
-            address,
-            platform: Platform {
-                os: String::new(),
-                arch: String::new(),
-            },
-            resources: Resources::default(),
-            runtime: RuntimeKind::Docker,
-            engine_version: String::new(),
-            engine_labels: Default::default(),
-            task_ports: (0, 0),
-            schema: 0,
-            program_version: String::new(),
-        },
+        spec,
+        description,
         status: NodeStatus {
             state: NodeState::Unknown,
             message: "it has joined and not reported yet".to_owned(),

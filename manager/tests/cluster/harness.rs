@@ -273,6 +273,7 @@ pub(crate) async fn join(
         csr: new.csr,
         address: address.to_owned(),
         availability: String::new(),
+        description: Some((&description("joined")).into()),
     };
     let answer = CaClient::new(channel).join(request).await?.into_inner();
     let identity = Identity::new(answer.certificate, new.key, answer.root).unwrap();
