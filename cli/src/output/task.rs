@@ -151,11 +151,22 @@ fn row(
             .error
             .clone()
             .or_else(problem)
+            .or_else(|| back_off(task, now))
             .unwrap_or_default(),
         ports: ports(task),
         length: Some(length),
         history,
     }
+}
+
+/// How long a task that follows failed ones still waits for its start.
+fn back_off(task: &Task, now: Timestamp) -> Option<String> {
+    let start = task.restart.not_before;
+    if task.node.is_some() || !task.is_live() || start <= now {
+        return None;
+    }
+    let seconds = start.since(now).as_secs_f64().ceil();
+    Some(format!("back-off, starts in {seconds} s"))
 }
 
 /// Why the task's node does not answer on a port of the task's service, where it does not.

@@ -91,7 +91,8 @@ fn tasks_are_listed_by_slot_with_their_history() {
         protocol: Protocol::Tcp,
         mode: PortMode::Host,
     }];
-    let two = task(&ng, 4, 2, TaskState::Pending);
+    let mut two = task(&ng, 4, 2, TaskState::Pending);
+    two.restart.not_before = NOW.after(std::time::Duration::from_millis(6_500));
     let nodes: BTreeMap<NodeId, Node> = BTreeMap::from([(host.id.clone(), host)]);
     let rows = tasks_by_slot(vec![ten, old, new, two], &nodes, NOW, IdLength::Short);
     check(
@@ -100,7 +101,7 @@ fn tasks_are_listed_by_slot_with_their_history() {
 |ID             NAME       IMAGE    NODE    DESIRED STATE   CURRENT STATE            ERROR                              PORTS
 |000006tsurao   ng.1       whoami   host1   Running         Running 6 seconds ago    "port 8080/tcp: address in use"
 |000003ewfdnc    \_ ng.1   whoami           Shutdown        Rejected 6 seconds ago   "No such image: nginx:of-anoth…"
-|00000dnlpild   ng.2       whoami           Running         Pending 6 seconds ago
+|00000dnlpild   ng.2       whoami           Running         Pending 6 seconds ago    "back-off, starts in 7 s"
 |00000a8pa4y0   ng.10      whoami           Running         Starting 6 seconds ago                                      *:32768->80/tcp"#,
     );
 }
