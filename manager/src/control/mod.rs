@@ -148,7 +148,13 @@ impl Control for ControlService {
         let state = self.current().await?;
         Ok(Response::new(v1::ListServicesResponse {
             version: state.version().0,
-            services: state.services().map(services::shown).collect(),
+            // One that is being removed is gone for its user; what is left of its tasks shows
+            // on their nodes.
+            services: state
+                .services()
+                .filter(|service| !service.removing)
+                .map(services::shown)
+                .collect(),
         }))
     }
 

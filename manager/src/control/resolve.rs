@@ -9,7 +9,7 @@ use swarmlet_core::state::State;
 /// Finds a service.
 pub(super) fn service<'a>(state: &'a State, text: &str) -> Result<&'a Service, Status> {
     let found = pick(
-        state.services(),
+        state.services().filter(|service| !service.removing),
         text,
         |service| service.id.as_str(),
         |service| &service.spec.name,

@@ -26,14 +26,14 @@ const DEADLINE: Duration = Duration::from_secs(5);
 pub enum JoinError {
     /// Nobody accepts connections there.
     #[error(
-        "cannot reach a manager at {address}: {source} (is the address right, and is the port \
+        "cannot reach a manager at {address}: {cause} (is the address right, and is the port \
          open between the hosts?)"
     )]
     Unreachable {
         /// Where.
         address: SocketAddr,
-        /// Why.
-        source: io::Error,
+        /// Why, in the system's words; no `source`, because the advice comes after it.
+        cause: io::Error,
     },
     /// The root certificate there is not the one of the token.
     #[error(
@@ -105,8 +105,8 @@ fn explain(address: SocketAddr, error: io::Error) -> JoinError {
             let reason = "it closed the connection".to_owned();
             return JoinError::NotAManager { address, reason };
         }
-        let source = innermost(error);
-        return JoinError::Unreachable { address, source };
+        let cause = innermost(error);
+        return JoinError::Unreachable { address, cause };
     };
     match tls {
         rustls::Error::InvalidCertificate(CertificateError::Other(other))
