@@ -5,6 +5,8 @@
 
 #[path = "loopback/cluster.rs"]
 mod cluster;
+#[path = "loopback/supervisor.rs"]
+mod supervisor;
 
 use std::collections::BTreeSet;
 

@@ -36,9 +36,12 @@ pub(crate) enum RuntimeArg {
 pub(crate) struct DaemonArgs {
     #[command(flatten)]
     pub(crate) flags: DaemonFlags,
-    /// Run in a session of its own, and end after `leave` (`init` and `join` start it so)
-    #[arg(long, hide = true)]
+    /// Run in the background and be started again after a crash (`init` and `join` start it so)
+    #[arg(long, hide = true, conflicts_with = "supervised")]
     pub(crate) detached: bool,
+    /// Be the daemon of a detached one, and end after `leave`
+    #[arg(long, hide = true)]
+    pub(crate) supervised: bool,
 }
 
 /// Settings of a daemon. `init` and `join` take them too, for the daemon that they start.

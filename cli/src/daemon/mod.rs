@@ -26,6 +26,7 @@ mod resolve;
 mod settings;
 pub(crate) mod start;
 pub(crate) mod store;
+mod supervisor;
 mod sysctl;
 mod view;
 
@@ -74,15 +75,14 @@ pub(crate) struct Daemon {
 /// It cannot start, or cannot go on.
 pub(crate) fn run(args: DaemonArgs, socket: &Path) -> Result<ExitCode> {
     if args.detached {
-        // What ends the session of whoever started it must not end it.
-        rustix::process::setsid().context("cannot make a session of its own")?;
+        return supervisor::run(&args.flags, socket);
     }
     let layout = Layout::new(settings::data_dir(&args.flags));
     layout.create()?;
     let _lock = layout.lock()?;
     logging::start();
     store::write_pid(&layout.daemon_pid(), std::process::id())?;
-    let after_leave = if args.detached {
+    let after_leave = if args.supervised {
         AfterLeave::End
     } else {
         AfterLeave::Stay

@@ -48,6 +48,11 @@ impl Layout {
         self.root.join("daemon.pid")
     }
 
+    /// The process id of the parent that keeps a detached daemon running.
+    pub(crate) fn supervisor_pid(&self) -> PathBuf {
+        self.root.join("supervisor.pid")
+    }
+
     /// What a detached daemon says.
     pub(crate) fn daemon_log(&self) -> PathBuf {
         self.root.join("daemon.log")
@@ -154,6 +159,7 @@ impl Layout {
         // Whatever stays is harmless: an empty lock, a log of the past.
         let _ = fs::remove_file(self.root.join("daemon.lock"));
         let _ = fs::remove_file(self.daemon_pid());
+        let _ = fs::remove_file(self.supervisor_pid());
         let _ = fs::remove_file(self.daemon_log());
         let _ = fs::remove_dir(&self.root);
     }

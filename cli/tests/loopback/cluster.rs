@@ -199,8 +199,9 @@ impl Cluster {
         )
     }
 
-    /// Kills the daemon and nothing else.
+    /// Kills the daemon for good: whoever would start it again goes first.
     pub(crate) fn kill_daemon(&self, node: usize) {
+        self.kill(self.pid(node, "supervisor.pid"));
         let pid = self.pid(node, "daemon.pid");
         self.kill(pid);
         wait_until("the daemon is gone", || {
@@ -209,6 +210,11 @@ impl Cluster {
                 Err(_) => Ok(()),
             }
         });
+    }
+
+    /// Sends a signal to a process of the cluster.
+    pub(crate) fn signal(&self, pid: i32, signal: Signal) {
+        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
     /// Kills a process of the cluster.
