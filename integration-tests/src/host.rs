@@ -195,6 +195,15 @@ impl Host {
         self.read_pid_file("daemon.pid")
     }
 
+    /// The process that starts the daemon again when it dies.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn supervisor(&self) -> Result<Pid> {
+        self.read_pid_file("supervisor.pid")
+    }
+
     /// The balancer that runs on this host.
     ///
     /// # Errors
