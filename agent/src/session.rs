@@ -270,6 +270,11 @@ impl Session {
             }
             Some(Kind::Table(table)) => self.take_table(Table::try_from(table)?),
             Some(Kind::Managers(list)) => self.take_managers(&list).await,
+            Some(Kind::Spec(spec)) => {
+                let spec = NodeSpec::try_from(spec)?;
+                self.connected
+                    .send_modify(|connection| connection.spec = Some(spec));
+            }
             Some(Kind::Welcome(_)) => {
                 return Err(SessionError::Message("a second welcome"));
             }

@@ -1,5 +1,6 @@
 //! The whole agent against managers that are scripts, over real TLS on loopback.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use futures_util::FutureExt;
@@ -8,7 +9,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
-use swarmlet_core::model::{ClusterId, NodeId, Resources, TaskState, Version};
+use swarmlet_core::model::{Availability, ClusterId, NodeId, Resources, Role, TaskState, Version};
 use swarmlet_proto::identity::{Identity, PeerIdentity, role_name};
 use swarmlet_proto::transport::serve;
 use swarmlet_proto::v1::agent_message::Kind as Said;
@@ -341,8 +342,15 @@ async fn without_a_manager_the_last_table_is_applied_and_tasks_are_adopted() {
         }],
     };
     session.send(Kind::Managers(list)).await;
+    let spec = NodeSpec {
+        role: Role::Worker,
+        availability: Availability::Drain,
+        labels: BTreeMap::new(),
+    };
+    session.send(Kind::Spec((&spec).into())).await;
     session.send(table(8)).await;
     session.hears_version(8).await;
+    assert_eq!(agent.connected().borrow().spec, Some(spec));
     agent.stop().await;
     drop((manager, session));
 

@@ -170,7 +170,9 @@ impl Session {
         let mut sent = Sent::default();
 
         let state = states.borrow_and_update().clone();
-        self.send(To::Welcome(self.welcome(&state)?)).await?;
+        let welcome = self.welcome(&state)?;
+        let mut spec = welcome.spec.clone();
+        self.send(To::Welcome(welcome)).await?;
         self.send(To::Assignments(sent.complete(&state, &self.node)))
             .await?;
         let mut table = tables.borrow_and_update().clone();
@@ -185,8 +187,11 @@ impl Session {
             }
             sleep_until(last + INTERVAL).await;
             let state = states.borrow_and_update().clone();
-            if state.node(&self.node).is_none() {
-                return Err(removed(&self.node));
+            let node = state.node(&self.node).ok_or_else(|| removed(&self.node))?;
+            let wanted = v1::NodeSpec::from(&node.spec);
+            if spec.as_ref() != Some(&wanted) {
+                self.send(To::Spec(wanted.clone())).await?;
+                spec = Some(wanted);
             }
             for changes in sent.changes(&state, &self.node) {
                 self.send(To::Assignments(changes)).await?;

@@ -37,6 +37,8 @@ pub(crate) struct Seen {
     pub(crate) stopped: Vec<String>,
     pub(crate) table: v1::EndpointTable,
     pub(crate) managers: Vec<String>,
+    /// What the user wants of its node.
+    pub(crate) spec: v1::NodeSpec,
     pub(crate) sessions: usize,
     pub(crate) last_error: Option<Status>,
 }
@@ -191,6 +193,11 @@ impl Seen {
             Hear::Welcome(welcome) => {
                 assert!(welcome.heartbeat_ms > 0);
                 self.sessions += 1;
+                self.spec = welcome.spec.unwrap();
+                None
+            }
+            Hear::Spec(spec) => {
+                self.spec = spec;
                 None
             }
             Hear::Assignments(assignments) => {

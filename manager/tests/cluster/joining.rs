@@ -168,6 +168,31 @@ async fn a_role_is_not_changed_by_an_update_and_labels_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_hears_what_is_wanted_of_it() {
+    let manager = Node::first().await;
+    let agent = Agent::worker("host2", &manager, &[&manager]).await;
+    agent.is_ready(&manager).await;
+    let availability = || agent.seen.lock().unwrap().spec.availability;
+    assert_eq!(availability(), v1::Availability::Active as i32);
+    let nodes = manager.nodes().await.into_iter();
+    let mut nodes = nodes.filter_map(|view| view.node);
+    let node = nodes.find(|node| node.id == agent.id()).unwrap();
+    let request = v1::UpdateNodeRequest {
+        id: node.id,
+        expected: node.version,
+        spec: Some(v1::NodeSpec {
+            availability: v1::Availability::Drain as i32,
+            ..node.spec.unwrap()
+        }),
+    };
+    manager.control().update_node(request).await.unwrap();
+    until("the node knows that it is drained", async || {
+        (availability() == v1::Availability::Drain as i32).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn managers_leave_one_after_the_other_the_leader_too() {
     let first = Node::first().await;
     let second = first.another().await;
