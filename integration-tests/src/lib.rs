@@ -16,6 +16,7 @@
 mod binary;
 pub mod cleanup;
 mod command;
+mod dns;
 mod engine;
 mod host;
 mod hosts;
@@ -29,6 +30,7 @@ mod wait;
 
 pub use binary::{sibling_binary, swarmlet_binary};
 pub use command::Output;
+pub use dns::NameServer;
 pub use engine::Engine;
 pub use host::Host;
 pub use hosts::{Hosts, SharedHosts};
