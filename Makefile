@@ -41,3 +41,5 @@ test-hosts: ## Clusters on hosts of their own: network namespaces with an engine
 	integration-tests/install-prerequisites
 	$(CARGO) build --locked
 	$(CARGO) test --locked -p swarmlet-integration-tests -- --test-threads=1 --nocapture
+	$(CARGO) run --locked -q -p swarmlet-integration-tests --bin hosts -- 1 \
+		env -C $(CURDIR) $(CARGO) test --locked -p swarmlet-agent --test docker -- --nocapture
