@@ -10,7 +10,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Command};
 use crate::client::Client;
-use crate::{commands, daemon, demo, output};
+use crate::{commands, daemon, demo, install, output};
 
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
@@ -38,6 +38,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
             many_threads()?.block_on(swarmlet_agent::whoami::serve(args.port))?
         }
         Command::Demo(args) => return one_thread()?.block_on(demo::run(&args)),
+        Command::Install(args) => one_thread()?.block_on(install::install(&args))?,
+        Command::Uninstall(args) => one_thread()?.block_on(install::uninstall(&args))?,
+        Command::Halt => one_thread()?.block_on(install::halt())?,
         Command::Init(args) => one_thread()?.block_on(commands::cluster::init(*args, &socket))?,
         Command::Join(args) => one_thread()?.block_on(commands::cluster::join(*args, &socket))?,
         Command::Leave(args) => one_thread()?.block_on(async {

@@ -10,6 +10,7 @@ mod commands;
 mod daemon;
 mod demo;
 mod edge;
+mod install;
 mod output;
 mod progress;
 mod spec;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use swarmlet_core::model::Availability;
 
 use crate::values;
 
@@ -18,6 +19,16 @@ pub(crate) enum AvailabilityArg {
     Pause,
     /// Its tasks go elsewhere
     Drain,
+}
+
+impl From<AvailabilityArg> for Availability {
+    fn from(argument: AvailabilityArg) -> Self {
+        match argument {
+            AvailabilityArg::Active => Self::Active,
+            AvailabilityArg::Pause => Self::Pause,
+            AvailabilityArg::Drain => Self::Drain,
+        }
+    }
 }
 
 /// What runs the containers.
@@ -99,20 +110,50 @@ pub(crate) struct DaemonFlags {
     #[arg(long, env = "DOCKER_HOST", value_name = "URL", hide_env_values = true)]
     pub(crate) docker_host: Option<String>,
     /// Range of ports for tasks [default: 20000-29999]
-    #[arg(long, value_name = "FIRST-LAST", value_parser = port_range)]
+    #[arg(
+        long,
+        env = "SWARMLET_TASK_PORTS",
+        value_name = "FIRST-LAST",
+        value_parser = port_range,
+        hide_env_values = true
+    )]
     pub(crate) task_ports: Option<(u16, u16)>,
     /// CPUs set aside for the system [default: 0]
-    #[arg(long, value_name = "CPUS", value_parser = values::nano_cpus)]
+    #[arg(
+        long,
+        env = "SWARMLET_RESERVE_SYSTEM_CPU",
+        value_name = "CPUS",
+        value_parser = values::nano_cpus,
+        hide_env_values = true
+    )]
     pub(crate) reserve_system_cpu: Option<u64>,
     /// Memory set aside for the system [default: 0]
-    #[arg(long, value_name = "BYTES", value_parser = values::memory)]
+    #[arg(
+        long,
+        env = "SWARMLET_RESERVE_SYSTEM_MEMORY",
+        value_name = "BYTES",
+        value_parser = values::memory,
+        hide_env_values = true
+    )]
     pub(crate) reserve_system_memory: Option<u64>,
     /// How often the leader calls the other managers [default: 150ms]
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    #[arg(
+        long,
+        env = "SWARMLET_RAFT_HEARTBEAT",
+        value_name = "DURATION",
+        value_parser = values::duration,
+        hide_env_values = true
+    )]
     pub(crate) raft_heartbeat: Option<Duration>,
     /// Shortest and longest silence after which a manager stands for election
     /// [default: 400ms-800ms]
-    #[arg(long, value_name = "SHORTEST-LONGEST", value_parser = election)]
+    #[arg(
+        long,
+        env = "SWARMLET_RAFT_ELECTION",
+        value_name = "SHORTEST-LONGEST",
+        value_parser = election,
+        hide_env_values = true
+    )]
     pub(crate) raft_election: Option<(Duration, Duration)>,
 }
 

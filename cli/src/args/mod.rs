@@ -5,6 +5,7 @@
 
 mod cluster;
 mod daemon;
+mod install;
 mod node;
 mod service;
 
@@ -16,6 +17,7 @@ pub(crate) use cluster::{InitArgs, JoinArgs, JoinTokenArgs, LeaveArgs, RoleArg};
 pub(crate) use daemon::{
     AvailabilityArg, DaemonArgs, DaemonFlags, DemoArgs, LbArgs, RuntimeArg, ShimArgs, WhoamiArgs,
 };
+pub(crate) use install::{InstallArgs, UninstallArgs};
 pub(crate) use node::{
     NodeCommand, NodeInspectArgs, NodeLsArgs, NodePsArgs, NodeRmArgs, NodeUpdateArgs,
 };
@@ -80,8 +82,15 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Print the completion script for a shell
     Completion(CompletionArgs),
+    /// Install swarmlet on this machine, as a service of systemd
+    Install(InstallArgs),
+    /// Remove what `install` has installed, and end what runs of it
+    Uninstall(UninstallArgs),
     /// Run this node's daemon in the foreground
     Daemon(Box<DaemonArgs>),
+    /// End daemon, balancer and tasks of this machine's node (packages do so when removed)
+    #[command(hide = true)]
+    Halt,
     /// Run the balancer (the daemon starts it)
     #[command(hide = true)]
     Lb(LbArgs),
