@@ -40,7 +40,6 @@ pub(crate) struct TaskLine {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) node: String,
-    pub(crate) desired: String,
     /// `Running 5 seconds ago`.
     pub(crate) current: String,
     pub(crate) error: String,
@@ -140,7 +139,6 @@ impl Cluster {
                 id: text(task, "ID"),
                 name: text(task, "Name"),
                 node: text(task, "Node"),
-                desired: text(task, "DesiredState"),
                 current: text(task, "CurrentState"),
                 error: text(task, "Error"),
             })
@@ -228,9 +226,9 @@ impl Cluster {
             .context("the leader is none of the hosts")
     }
 
-    /// Kills the daemon of a host with signal 9, for good, and waits until it is gone.
+    /// Kills the daemon of a host with signal 9, for good: what would start it
+    /// again is killed before.
     pub(crate) fn kill_daemon(&self, host: &Host) -> Result<()> {
-        // It would start the daemon again at once. A daemon that a test started has none.
         if let Ok(supervisor) = host.supervisor() {
             host.signal(supervisor, Signal::KILL)?;
         }

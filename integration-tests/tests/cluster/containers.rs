@@ -8,9 +8,9 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use swarmlet_integration_tests::{Host, Load, sibling_binary, wait_until};
+use swarmlet_integration_tests::{Host, Load, Signal, sibling_binary, wait_until};
 
-use crate::cluster::{Cluster, LATER, SOON, TaskLine, at};
+use crate::cluster::{Cluster, LATER, SOON, TaskLine, at, check_even};
 
 #[test]
 fn a_killed_container_costs_no_more_than_what_it_was_doing() {
@@ -75,6 +75,68 @@ fn a_killed_container_costs_no_more_than_what_it_was_doing() {
     let failed: Vec<_> = tasks.iter().filter(|task| task.is("Failed")).collect();
     assert_eq!(failed.len(), 1, "{tasks:?}");
     assert!(failed[0].error.contains("137"), "{failed:?}");
+}
+
+#[test]
+fn a_killed_balancer_is_replaced() {
+    let cluster = Cluster::start(1).unwrap();
+    cluster
+        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
+        .unwrap();
+    let names = cluster.all_answer(80).unwrap();
+    let before = cluster.started().unwrap();
+    let host = &cluster.hosts[1];
+    let balancer = host.balancer().unwrap();
+    host.signal(balancer, Signal::KILL).unwrap();
+    let killed = Instant::now();
+    wait_until(SOON, "an answer", || {
+        let answered = cluster.ask(host, 80, 1)?.failed() == 0;
+        Ok((answered && host.balancer()? != balancer).then_some(()))
+    })
+    .unwrap();
+    let took = killed.elapsed();
+    eprintln!("answering again {took:.2?} after the balancer was killed");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    // By the whole table from the first connection on.
+    let report = cluster.ask(host, 80, 600).unwrap();
+    check_even(&report, &names, "after the balancer was killed");
+    assert_eq!(cluster.started().unwrap(), before);
+}
+
+#[test]
+fn a_container_that_ends_at_once_is_restarted_with_growing_pauses() {
+    let cluster = Cluster::start(1).unwrap();
+    cluster
+        .swarmlet(&[
+            "service", "create", "--detach", "--name", "ng", "-p", "80:80", "whoami", "--port", "x",
+        ])
+        .unwrap();
+    let ended = || -> Result<usize> {
+        let tasks = cluster.tasks(&cluster.hosts[0], "ng")?;
+        let ended: Vec<_> = tasks.iter().filter(|task| task.is("Failed")).collect();
+        for task in &ended {
+            ensure!(task.error.contains("task: non-zero exit (2)"), "{task:?}");
+        }
+        Ok(ended.len())
+    };
+    let started = Instant::now();
+    for (count, pauses_s) in [(1, 0), (2, 0), (3, 1), (4, 3)] {
+        wait_until(LATER, &format!("{count} ends"), || {
+            Ok((ended()? >= count).then_some(()))
+        })
+        .unwrap();
+        let took = started.elapsed();
+        eprintln!("{count} ended after {took:.2?}");
+        assert!(took >= Duration::from_secs(pauses_s), "{took:?}");
+        // Nobody was ever sent to it.
+        assert_eq!(cluster.ask(&cluster.hosts[0], 80, 3).unwrap().answered(), 0);
+    }
+    wait_until(SOON, "the wait for the next one", || {
+        let tasks = cluster.tasks(&cluster.hosts[0], "ng")?;
+        ensure!(tasks[0].error.contains("back-off, starts in"), "{tasks:?}");
+        Ok(Some(()))
+    })
+    .unwrap();
 }
 
 /// Makes the image `checked`: whoami with a shell for its health check, which

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use swarmlet_integration_tests::{Load, wait_until};
+use swarmlet_integration_tests::{Load, Signal, wait_until};
 
 use crate::cluster::{Cluster, LATER, SOON};
 
@@ -175,21 +175,20 @@ fn a_swarm_of_one_comes_back_with_its_state() {
 }
 
 #[test]
-fn workers_that_are_killed_adopt_their_containers() {
+fn killed_daemons_come_back_and_adopt_their_containers() {
     let cluster = Cluster::start(1).unwrap();
     cluster
         .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
         .unwrap();
     cluster.all_answer(80).unwrap();
     let before = cluster.started().unwrap();
-    for number in [1, 2] {
-        let host = &cluster.hosts[number];
-        let balancer = host.balancer().unwrap();
-        cluster.kill_daemon(host).unwrap();
-        cluster.start_daemon(host).unwrap();
-        wait_until(SOON, "the worker", || {
+    for host in cluster.hosts.iter() {
+        let (balancer, daemon) = (host.balancer().unwrap(), host.daemon().unwrap());
+        host.signal(daemon, Signal::KILL).unwrap();
+        // Nobody has to look after it.
+        wait_until(SOON, "another daemon", || {
             let info = host.swarmlet(&["info", "--format", "json"])?.success()?;
-            Ok(info.contains("\"active\"").then_some(()))
+            Ok((host.daemon()? != daemon && info.contains("\"active\"")).then_some(()))
         })
         .unwrap();
         assert_eq!(
@@ -198,9 +197,24 @@ fn workers_that_are_killed_adopt_their_containers() {
             "the balancer was replaced"
         );
     }
-    // Commands reach the workers again: one task more each, and the old ones untouched.
+    // Commands reach all of them again: one task more each, and the old ones untouched.
+    wait_until(SOON, "three ready nodes", || {
+        let nodes = cluster.nodes(&cluster.hosts[0])?;
+        Ok(nodes
+            .values()
+            .all(|node| node["Status"] == "Ready")
+            .then_some(()))
+    })
+    .unwrap();
     cluster.swarmlet(&["service", "scale", "ng=9"]).unwrap();
     assert_eq!(cluster.all_answer(80).unwrap().len(), 9);
+    let even: Vec<_> = cluster
+        .containers()
+        .unwrap()
+        .values()
+        .map(|c| c.len())
+        .collect();
+    assert_eq!(even, [3, 3, 3]);
     let after = cluster.started().unwrap();
     assert!(
         before.iter().all(|(id, at)| after.get(id) == Some(at)),

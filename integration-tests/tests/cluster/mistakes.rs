@@ -144,15 +144,17 @@ fn an_image_that_does_not_exist_is_rejected_and_tried_again_later() {
     let first = Instant::now();
     let listed = cluster.swarmlet(&["service", "ls"]).unwrap();
     assert!(listed.contains("0/1"), "{listed}");
-    // The one that waits for its turn is seen with the one that was rejected.
+    // The one that waits for its turn says so, above the one that was rejected.
     wait_until(SOON, "a task that waits", || {
         let tasks = cluster.tasks(&cluster.hosts[0], "bad")?;
-        let waits = tasks.iter().any(|task| task.desired == "Ready");
-        Ok((waits && tasks.len() >= 2).then_some(()))
+        let waits = tasks
+            .first()
+            .is_some_and(|task| task.error.contains("back-off, starts in"));
+        anyhow::ensure!(waits && tasks.len() == 2, "{tasks:?}");
+        Ok(Some(()))
     })
     .unwrap();
-    let shown = cluster.swarmlet(&["service", "ps", "bad"]).unwrap();
-    eprintln!("{shown}");
+    eprintln!("{}", cluster.swarmlet(&["service", "ps", "bad"]).unwrap());
     // At most one attempt in ten seconds, and another one does come.
     wait_until(LATER, "another attempt", || {
         Ok((rejected()? > 1).then_some(()))
