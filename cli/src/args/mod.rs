@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use cluster::{InitArgs, JoinArgs, JoinTokenArgs, LeaveArgs, RoleArg};
 pub(crate) use daemon::{
-    AvailabilityArg, DaemonArgs, DaemonFlags, DemoArgs, LbArgs, RuntimeArg, ShimArgs, WhoamiArgs,
+    DaemonArgs, DaemonFlags, DemoArgs, LbArgs, RuntimeArg, ShimArgs, WhoamiArgs,
 };
 pub(crate) use install::{InstallArgs, UninstallArgs};
 pub(crate) use node::{

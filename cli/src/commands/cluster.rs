@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use swarmlet_core::model::ClusterSpec;
+use swarmlet_core::model::{Availability, ClusterSpec};
 use swarmlet_proto::v1;
 
-use super::availability;
 use crate::args::{Format, InfoArgs, InitArgs, JoinArgs, JoinTokenArgs, LeaveArgs, RoleArg};
 use crate::client::{Client, call, call_within};
 use crate::daemon::start::{self, Started};
@@ -34,7 +33,7 @@ pub(crate) async fn init(args: InitArgs, socket: &Path) -> Result<()> {
     };
     let request = v1::InitRequest {
         advertise_addr: args.advertise_addr.unwrap_or_default(),
-        availability: availability(args.availability).to_owned(),
+        availability: Availability::from(args.availability).to_string(),
         spec: Some((&spec).into()),
     };
     let answer = call_within(JOIN_DEADLINE, client.local().init(request)).await;
@@ -84,7 +83,7 @@ pub(crate) async fn join(args: JoinArgs, socket: &Path) -> Result<()> {
         token,
         remotes: args.remotes,
         advertise_addr: args.advertise_addr.unwrap_or_default(),
-        availability: availability(args.availability).to_owned(),
+        availability: Availability::from(args.availability).to_string(),
     };
     let answer = call_within(JOIN_DEADLINE, client.local().join(request)).await;
     let answer = undo_start(answer, started, socket).await?;

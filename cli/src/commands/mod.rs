@@ -11,22 +11,13 @@ use std::time::SystemTime;
 use anyhow::{Result, bail};
 use swarmlet_core::model::Timestamp;
 
-use crate::args::{AvailabilityArg, Filter};
+use crate::args::Filter;
 
 /// The time that tables count from.
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let milliseconds = since.map_or(0, |since| since.as_millis());
     Timestamp(u64::try_from(milliseconds).unwrap_or(u64::MAX))
-}
-
-/// The word for an availability in a request.
-fn availability(availability: AvailabilityArg) -> &'static str {
-    match availability {
-        AvailabilityArg::Active => "active",
-        AvailabilityArg::Pause => "pause",
-        AvailabilityArg::Drain => "drain",
-    }
 }
 
 /// Refuses filters that a list does not have; without this a typing error would show

@@ -1,14 +1,13 @@
 //! `node ls/inspect/ps/update/rm`.
 
 use anyhow::{Result, bail};
-use swarmlet_core::model::{Availability, Node};
+use swarmlet_core::model::Node;
 use swarmlet_proto::v1;
 
 use super::tasks::{Listing, filter_tasks};
 use super::{Failures, check_filters, label_matches, now, passes};
 use crate::args::{
-    AvailabilityArg, Format, NodeCommand, NodeInspectArgs, NodeLsArgs, NodePsArgs, NodeRmArgs,
-    NodeUpdateArgs,
+    Format, NodeCommand, NodeInspectArgs, NodeLsArgs, NodePsArgs, NodeRmArgs, NodeUpdateArgs,
 };
 use crate::client::{Client, ClientError, call, find};
 use crate::output::{Style, list, node_rows, pretty_node, print};
@@ -47,7 +46,7 @@ async fn ls(args: &NodeLsArgs, client: &Client) -> Result<()> {
             "id" => node.id.as_str().starts_with(value),
             "name" => node.description.hostname.contains(value),
             "role" => node.spec.role.to_string() == value,
-            "availability" => word(node.spec.availability) == value,
+            "availability" => node.spec.availability.to_string() == *value,
             "node.label" => label_matches(&node.spec.labels, value),
             "label" => label_matches(&node.description.engine_labels, value),
             // Whoever has joined is accepted.
@@ -71,14 +70,6 @@ pub(super) fn warn_of_ports<'a>(nodes: impl Iterator<Item = &'a Node>) {
                 node.description.hostname, problem.port, problem.protocol, problem.reason
             );
         }
-    }
-}
-
-fn word(availability: Availability) -> &'static str {
-    match availability {
-        Availability::Active => "active",
-        Availability::Pause => "pause",
-        Availability::Drain => "drain",
     }
 }
 
@@ -172,11 +163,7 @@ async fn update(args: &NodeUpdateArgs, client: &Client) -> Result<()> {
     let (node, _) = resolve(&args.node, &nodes, client).await?;
     let mut spec = node.spec.clone();
     if let Some(availability) = args.availability {
-        spec.availability = match availability {
-            AvailabilityArg::Active => Availability::Active,
-            AvailabilityArg::Pause => Availability::Pause,
-            AvailabilityArg::Drain => Availability::Drain,
-        };
+        spec.availability = availability.into();
     }
     spec.labels.extend(args.label_add.iter().cloned());
     for key in &args.label_rm {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use swarmlet_core::model::{Availability, NodeDescription, Role};
+use swarmlet_core::model::{NodeDescription, Role};
 use swarmlet_proto::identity::{Identity, NewKey, new_key_and_csr};
 use swarmlet_proto::transport::{JoinError, pinned_channel};
 use swarmlet_proto::v1;
@@ -82,12 +82,7 @@ async fn ask(
         secret: wish.token.secret.to_string(),
         csr: key.csr.clone(),
         address: own.to_string(),
-        availability: match wish.availability {
-            Availability::Active => "active",
-            Availability::Pause => "pause",
-            Availability::Drain => "drain",
-        }
-        .to_owned(),
+        availability: wish.availability.to_string(),
         description: Some(v1::NodeDescription {
             address: own.ip().to_string(),
             ..description.into()

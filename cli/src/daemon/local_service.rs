@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::routing::any;
-use swarmlet_core::model::{Availability, ClusterSpec};
+use swarmlet_core::model::{Availability, ClusterSpec, InvalidAvailability};
 use swarmlet_proto::v1;
 use swarmlet_proto::v1::local_server::{Local, LocalServer};
 use tonic::service::Routes;
@@ -124,14 +124,8 @@ fn refused(error: &anyhow::Error) -> Status {
 }
 
 fn availability(text: &str) -> Result<Availability, Status> {
-    match text {
-        "" | "active" => Ok(Availability::Active),
-        "pause" => Ok(Availability::Pause),
-        "drain" => Ok(Availability::Drain),
-        _ => Err(Status::invalid_argument(format!(
-            "unknown availability {text:?}"
-        ))),
-    }
+    text.parse()
+        .map_err(|error: InvalidAvailability| Status::invalid_argument(error.to_string()))
 }
 
 impl Daemon {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use swarmlet_core::model::{Availability, Node, NodeId, Timestamp};
+use swarmlet_core::model::{Node, NodeId, Timestamp};
 
 use super::{Row, ago, natural, title};
 
@@ -67,20 +67,11 @@ pub(crate) fn node_rows(nodes: &[(Node, String)], own: Option<&NodeId>) -> Vec<N
             is_self: own == Some(&node.id),
             hostname: node.description.hostname.clone(),
             status: title(&node.status.state.to_string()),
-            availability: title(availability(node.spec.availability)),
+            availability: title(&node.spec.availability.to_string()),
             manager_status: title(manager_status),
             engine_version: engine(node),
         })
         .collect()
-}
-
-/// The word for an availability.
-pub(super) fn availability(availability: Availability) -> &'static str {
-    match availability {
-        Availability::Active => "active",
-        Availability::Pause => "pause",
-        Availability::Drain => "drain",
-    }
 }
 
 /// The engine's version, or the runtime's name where it has no engine or the engine is silent.
@@ -119,7 +110,7 @@ pub(crate) fn pretty_node(node: &Node, manager_status: &str, now: Timestamp) -> 
     }
     line(
         " Availability:",
-        &title(availability(node.spec.availability)),
+        &title(&node.spec.availability.to_string()),
     );
     line(" Address:", &description.address.to_string());
     if let Some(manager) = &node.manager {

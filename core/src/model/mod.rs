@@ -21,8 +21,8 @@ pub use container::{
 };
 pub use id::{ClusterId, InvalidId, NodeId, ServiceId, TaskId};
 pub use node::{
-    Availability, ManagerInfo, Node, NodeDescription, NodeSpec, NodeState, NodeStatus, Platform,
-    PortProblem, Role, RuntimeKind,
+    Availability, InvalidAvailability, ManagerInfo, Node, NodeDescription, NodeSpec, NodeState,
+    NodeStatus, Platform, PortProblem, Role, RuntimeKind,
 };
 pub use ports::{PortMode, PortSpec, Protocol};
 pub use service::{

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 
 use serde::Serialize;
 
@@ -76,6 +77,34 @@ pub enum Availability {
     Pause,
     /// Its tasks go elsewhere.
     Drain,
+}
+
+/// A text that is no availability.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid availability {0:?}: expected active, pause or drain")]
+pub struct InvalidAvailability(pub String);
+
+impl FromStr for Availability {
+    type Err = InvalidAvailability;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "active" => Ok(Self::Active),
+            "pause" => Ok(Self::Pause),
+            "drain" => Ok(Self::Drain),
+            _ => Err(InvalidAvailability(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Availability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Active => "active",
+            Self::Pause => "pause",
+            Self::Drain => "drain",
+        })
+    }
 }
 
 /// What a node says of itself.

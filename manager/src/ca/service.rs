@@ -8,8 +8,8 @@ use tonic::{Request, Response, Status};
 
 use swarmlet_core::command::Command;
 use swarmlet_core::model::{
-    Availability, Cluster, ManagerInfo, Node, NodeDescription, NodeId, NodeSpec, NodeState,
-    NodeStatus, Role, Timestamp, Version,
+    Availability, Cluster, InvalidAvailability, ManagerInfo, Node, NodeDescription, NodeId,
+    NodeSpec, NodeState, NodeStatus, Role, Timestamp, Version,
 };
 use swarmlet_core::state::State;
 use swarmlet_proto::v1;
@@ -198,14 +198,8 @@ fn advertised(text: &str) -> Result<SocketAddr, Status> {
 }
 
 fn availability(text: &str) -> Result<Availability, Status> {
-    match text {
-        "" | "active" => Ok(Availability::Active),
-        "pause" => Ok(Availability::Pause),
-        "drain" => Ok(Availability::Drain),
-        _ => Err(Status::invalid_argument(format!(
-            "invalid availability {text:?}: expected active, pause or drain"
-        ))),
-    }
+    text.parse()
+        .map_err(|error: InvalidAvailability| Status::invalid_argument(error.to_string()))
 }
 
 /// A node that counts as silent until its first session.

@@ -36,8 +36,12 @@ const HELLO_WAIT: Duration = Duration::from_secs(5);
 /// after it the agent had better try another manager.
 const CURRENT_WAIT: Duration = Duration::from_secs(5);
 
-/// Differences are sent at most this often; what changes meanwhile goes together.
+/// Differences are sent at most this often; what changes meanwhile goes together. The first
+/// after a while goes at once, so that nobody is sent to a container that has died.
 const INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long the managers may be without a leader before sessions end: longer than an election.
+const LEADERLESS: Duration = Duration::from_secs(4);
 
 /// Heartbeats that fit into the time after which a silent node counts as unknown: two may be
 /// lost, and the third is still in time.
@@ -106,6 +110,30 @@ impl Session {
         tokio::select! {
             end = self.listen(inbound) => end,
             end = self.tell() => end,
+            status = self.leaderless() => Err(status),
+        }
+    }
+
+    /// Returns once this manager has known no leader for a while. The agent then knows that it
+    /// is on its own, and looks after its containers itself.
+    async fn leaderless(&self) -> Status {
+        let mut leadership = self.raft.watch_leadership();
+        let mut since = None;
+        loop {
+            // Elections that fail change the term all the time: only a leader counts.
+            since = match leadership.borrow_and_update().leader {
+                Some(_) => None,
+                None => Some(since.unwrap_or_else(Instant::now)),
+            };
+            let patience = since.map(|since: Instant| since + LEADERLESS);
+            tokio::select! {
+                changed = leadership.changed() => if changed.is_err() {
+                    return stopping();
+                },
+                () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
+                    return Status::unavailable("the managers have no leader");
+                }
+            }
         }
     }
 
@@ -153,6 +181,9 @@ impl Session {
                     table.port_problems.truncate(MAX_PORT_PROBLEMS);
                     news.table = Some(table);
                 }
+                Some(From::Description(description)) => {
+                    news.description = Some(description.try_into()?);
+                }
                 Some(From::Hello(_)) => {
                     return Err(Status::invalid_argument("a second hello in one session"));
                 }
@@ -179,13 +210,13 @@ impl Session {
         self.send(To::Table((*table).clone())).await?;
         let mut managers = managers(&state);
         self.send(To::Managers(managers.clone())).await?;
+        let mut not_before = Instant::now();
         loop {
-            let last = Instant::now();
             tokio::select! {
                 changed = states.changed() => changed.map_err(|_| stopping())?,
                 changed = tables.changed() => changed.map_err(|_| stopping())?,
             }
-            sleep_until(last + INTERVAL).await;
+            sleep_until(not_before).await;
             let state = states.borrow_and_update().clone();
             let node = state.node(&self.node).ok_or_else(|| removed(&self.node))?;
             let wanted = v1::NodeSpec::from(&node.spec);
@@ -195,10 +226,12 @@ impl Session {
             }
             for changes in sent.changes(&state, &self.node) {
                 self.send(To::Assignments(changes)).await?;
+                not_before = Instant::now() + INTERVAL;
             }
             let latest = tables.borrow_and_update().clone();
             if !Arc::ptr_eq(&latest, &table) {
                 table = latest;
+                not_before = Instant::now() + INTERVAL;
                 self.send(To::Table((*table).clone())).await?;
             }
             let now = self::managers(&state);

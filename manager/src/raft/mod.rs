@@ -92,8 +92,9 @@ pub struct RaftConfig {
     pub dir: PathBuf,
     /// How often the leader is heard of.
     pub heartbeat: Duration,
-    /// Silence of the leader after which an election begins lies between these two. The
-    /// second one is its lease as well, so that a new leader takes about their sum.
+    /// Silence of the leader after which an election begins lies between these two, and half
+    /// of the second one is the leader's lease. The first one is lengthened where the second
+    /// and the heartbeat leave no room for it.
     pub election: (Duration, Duration),
     /// Entries between two snapshots.
     pub snapshot_every: u64,
@@ -377,11 +378,16 @@ fn library_config(config: &RaftConfig) -> Result<Config, RaftError> {
     let milliseconds = |duration: Duration| {
         u64::try_from(duration.as_millis()).map_err(|error| RaftError::Timings(error.to_string()))
     };
+    // The library lets the leader's lease pass, which is as long as its longest timeout, and
+    // only then waits for a timeout drawn at random: the silence is the sum of the two.
+    let heartbeat = milliseconds(config.heartbeat)?;
+    let lease = milliseconds(config.election.1)? / 2;
+    let shortest = milliseconds(config.election.0)?.saturating_sub(lease);
     let library = Config {
         cluster_name: "swarmlet".to_owned(),
-        heartbeat_interval: milliseconds(config.heartbeat)?,
-        election_timeout_min: milliseconds(config.election.0)?,
-        election_timeout_max: milliseconds(config.election.1)?,
+        heartbeat_interval: heartbeat,
+        election_timeout_min: shortest.max(heartbeat + 1),
+        election_timeout_max: lease,
         install_snapshot_timeout: milliseconds(SNAPSHOT_DEADLINE)?,
         snapshot_max_chunk_size: CHUNK_BYTES,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every),
@@ -395,8 +401,8 @@ fn library_config(config: &RaftConfig) -> Result<Config, RaftError> {
         .map_err(|error| RaftError::Timings(error.to_string()))
 }
 
-/// Silence after which a manager counts as not answering: two leases, so that one answer that
-/// is lost on a busy machine changes nothing.
+/// Silence after which a manager counts as not answering: two elections, so that one answer
+/// that is lost on a busy machine changes nothing.
 fn patience(config: &RaftConfig) -> Duration {
     2 * config.election.1
 }

@@ -272,7 +272,7 @@ pub(crate) async fn join(
         secret: token.secret.to_string(),
         csr: new.csr,
         address: address.to_owned(),
-        availability: String::new(),
+        availability: Availability::Active.to_string(),
         description: Some((&description("joined")).into()),
     };
     let answer = CaClient::new(channel).join(request).await?.into_inner();
