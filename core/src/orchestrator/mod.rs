@@ -24,6 +24,8 @@ use crate::model::{NodeState, Service, Task, TaskState, TaskStatus, Timestamp};
 use crate::random::Random;
 use crate::state::State;
 
+pub use restart::restart_in_place;
+
 /// Creates, promotes, replaces, stops and forgets tasks until each service has what its
 /// specification asks for. `seed` gives the identifiers of new tasks and the jitter of their
 /// back-off; the same seed may be used again for another version of the state.

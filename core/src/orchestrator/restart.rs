@@ -64,21 +64,10 @@ impl Plan {
         if ended.status.state == TaskState::Orphaned {
             return Some(Self::replace(ended, pass.now));
         }
-        let (attempts, window_start) = attempts_before(ended, policy)?;
-        let history = &ended.restart;
-        let mut pause = back_off(history.failures, &mut pass.random);
-        if ended.status.state == TaskState::Rejected {
-            pause = pause.max(REJECTED_PAUSE);
-        }
-        pause = pause.saturating_add(policy.delay);
-        let failures = history.failures.saturating_add(1);
+        let (history, pause) = next(ended, policy, pass.now, &mut pass.random)?;
+        let failures = history.failures;
         Some(Self {
-            history: RestartHistory {
-                failures,
-                attempts: attempts.saturating_add(1),
-                window_start,
-                not_before: pass.now.after(pause),
-            },
+            history,
             message: if pause.is_zero() {
                 "restarted".to_owned()
             } else {
@@ -87,6 +76,46 @@ impl Plan {
             },
         })
     }
+}
+
+/// When a task that ended is started again by its own node, which no manager answers: as its
+/// successor would be, had a manager made one. `ran_for` is how long it ran; `None` where the
+/// policy wants no restart.
+#[must_use]
+pub fn restart_in_place(
+    ended: &Task,
+    ran_for: Duration,
+    now: Timestamp,
+    seed: u64,
+) -> Option<RestartHistory> {
+    let mut ended = ended.clone();
+    if ran_for >= STABLE_RUN {
+        ended.restart.failures = 0;
+    }
+    let policy = ended.spec.restart;
+    next(&ended, &policy, now, &mut Random::new(seed)).map(|(history, _)| history)
+}
+
+/// The history with a restart after this end, and the pause before it.
+fn next(
+    ended: &Task,
+    policy: &RestartPolicy,
+    now: Timestamp,
+    random: &mut Random,
+) -> Option<(RestartHistory, Duration)> {
+    let (attempts, window_start) = attempts_before(ended, policy)?;
+    let mut pause = back_off(ended.restart.failures, random);
+    if ended.status.state == TaskState::Rejected {
+        pause = pause.max(REJECTED_PAUSE);
+    }
+    pause = pause.saturating_add(policy.delay);
+    let history = RestartHistory {
+        failures: ended.restart.failures.saturating_add(1),
+        attempts: attempts.saturating_add(1),
+        window_start,
+        not_before: now.after(pause),
+    };
+    Some((history, pause))
 }
 
 /// Whether a slot is left as it is after the end of its task.

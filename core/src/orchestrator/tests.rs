@@ -431,3 +431,30 @@ fn repeated_commands_change_nothing() {
         [world.state.service(&service_id(1)).unwrap().version; 4].map(|v| Version(v.0 + 1))
     );
 }
+
+#[test]
+fn a_restart_in_place_waits_as_a_successor_would() {
+    let world = running(1, 1);
+    let mut task = world.members()[0].clone();
+    task.status.state = TaskState::Failed;
+    let now = world.now;
+    let minute = Duration::from_secs(60);
+    let mut pauses = Vec::new();
+    for _ in 0..4 {
+        task.restart = restart_in_place(&task, Duration::ZERO, now, 1).unwrap();
+        pauses.push(task.restart.not_before.since(now).as_secs());
+    }
+    assert_eq!(pauses, [0, 1, 2, 4]);
+    let after_stable_run = restart_in_place(&task, minute, now, 1).unwrap();
+    assert_eq!(
+        (after_stable_run.failures, after_stable_run.not_before),
+        (1, now)
+    );
+
+    task.spec.restart.max_attempts = 4;
+    assert_eq!(restart_in_place(&task, minute, now, 1), None);
+    task.spec.restart.max_attempts = 0;
+    task.spec.restart.condition = RestartCondition::OnFailure;
+    task.status.state = TaskState::Complete;
+    assert_eq!(restart_in_place(&task, minute, now, 1), None);
+}
