@@ -137,16 +137,17 @@ impl Agent {
             config.task_ports,
             kept.ports,
         );
-        let (worker, handle, statuses) = Worker::new(
+        let (connection, connected) = watch::channel(Connection::default());
+        let (worker, handle, told) = Worker::new(
             config.scope(),
             runtime.clone(),
             store.clone(),
             ports,
             kept.tasks,
+            connected.clone(),
         );
         let (tables, table) = watch::channel(kept.table.map(Arc::new));
         let (to_session, reports) = watch::channel(SinkReport::default());
-        let (connection, connected) = watch::channel(Connection::default());
         let router = Router {
             node: config.node.clone(),
             store: store.clone(),
@@ -160,7 +161,8 @@ impl Agent {
             store: store.clone(),
             worker: handle.clone(),
             managers: managers(kept.managers, config.managers),
-            statuses,
+            statuses: told.statuses,
+            engine: told.engine,
             reports,
             tables,
             connected: connection,

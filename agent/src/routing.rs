@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use swarmlet_core::endpoints::{EndpointState, Table};
+use swarmlet_core::endpoints::{Endpoint, EndpointState, Table};
 use swarmlet_core::model::{LbPolicy, NodeId, PortProblem, Protocol, TaskId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cause::chain;
 use crate::store::Store;
-use crate::worker::WorkerHandle;
+use crate::worker::{Own, WorkerHandle};
 
 /// Takes tables: the balancer, whatever it is.
 pub trait TableSink: Send + Sync {
@@ -82,8 +82,11 @@ pub struct SinkReport {
 /// The table as `node` sees it: its own tasks by their own address, the others by their
 /// node's. The engine's port proxy on the own node would accept even if nothing listened
 /// behind it, and the connection could not go to another endpoint any more.
-#[must_use]
-pub fn route(table: &Table, node: &NodeId) -> RoutedTable {
+///
+/// Of the own tasks only those are in it that were seen to run, at the address that they have
+/// now: the managers hear of an end later than this node, and without any manager the table
+/// stays as it was while containers come and go.
+pub(crate) fn route(table: &Table, node: &NodeId, own: &Own) -> RoutedTable {
     let listeners = table
         .listeners
         .iter()
@@ -95,14 +98,13 @@ pub fn route(table: &Table, node: &NodeId) -> RoutedTable {
             endpoints: listener
                 .endpoints
                 .iter()
-                .map(|endpoint| RoutedEndpoint {
-                    task: endpoint.task.clone(),
-                    address: match endpoint.local {
-                        Some(local) if endpoint.node == *node => local,
-                        _ => endpoint.address,
-                    },
-                    weight: endpoint.weight,
-                    draining: endpoint.state == EndpointState::Draining,
+                .filter_map(|endpoint| {
+                    Some(RoutedEndpoint {
+                        task: endpoint.task.clone(),
+                        address: address(endpoint, node, own)?,
+                        weight: endpoint.weight,
+                        draining: endpoint.state == EndpointState::Draining,
+                    })
                 })
                 .collect(),
         })
@@ -112,6 +114,23 @@ pub fn route(table: &Table, node: &NodeId) -> RoutedTable {
         listeners,
     }
 }
+
+/// Where an endpoint is reached from here; `None` where it is one of the own that does not run.
+fn address(endpoint: &Endpoint, node: &NodeId, own: &Own) -> Option<SocketAddr> {
+    if endpoint.node != *node {
+        return Some(endpoint.address);
+    }
+    let address = own.serving.get(&endpoint.task)?;
+    Some(match (address, endpoint.local) {
+        (Some(address), Some(local)) => SocketAddr::new(*address, local.port()),
+        (Some(_) | None, _) => endpoint.address,
+    })
+}
+
+/// How long the first table waits until the own containers were looked at. A balancer that
+/// runs already goes on by its last one meanwhile, and a new one is not to be without any
+/// because an engine hangs.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// First and longest pause between two offers of a table that the sink does not take. The
 /// balancer is back half a second after it was killed; more would add to that.
@@ -135,9 +154,18 @@ impl Router {
         stop: CancellationToken,
     ) {
         let mut from_sink = self.sink.reports();
+        let mut own = self.worker.own();
         let mut offered = Offered::default();
         let mut pause = RETRY.0;
-        self.offer(&mut tables, &mut offered).await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            looked = tokio::time::timeout(FIRST_LOOK, own.wait_for(|own| own.complete)) => {
+                if looked.is_err() {
+                    tracing::warn!("the node's containers are unknown yet; their endpoints are left out");
+                }
+            }
+        }
+        self.offer(&mut tables, &mut own, &mut offered).await;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -145,9 +173,11 @@ impl Router {
                     if changed.is_err() {
                         return;
                     }
-                    self.keep(&mut tables).await;
-                    self.offer(&mut tables, &mut offered).await;
+                    // The balancer first: the disk may be slow.
+                    self.offer(&mut tables, &mut own, &mut offered).await;
+                    self.keep(&tables).await;
                 }
+                Ok(()) = own.changed() => self.offer(&mut tables, &mut own, &mut offered).await,
                 changed = from_sink.changed() => {
                     if changed.is_err() {
                         // Without its balancer the node cannot forward; the composition root
@@ -158,7 +188,7 @@ impl Router {
                 }
                 () = tokio::time::sleep(pause), if offered.pending => {
                     pause = (pause * 2).min(RETRY.1);
-                    self.offer(&mut tables, &mut offered).await;
+                    self.offer(&mut tables, &mut own, &mut offered).await;
                 }
             }
             if !offered.pending {
@@ -167,7 +197,7 @@ impl Router {
         }
     }
 
-    async fn keep(&self, tables: &mut watch::Receiver<Option<Arc<Table>>>) {
+    async fn keep(&self, tables: &watch::Receiver<Option<Arc<Table>>>) {
         let Some(table) = tables.borrow().clone() else {
             return;
         };
@@ -177,12 +207,28 @@ impl Router {
         }
     }
 
-    async fn offer(&self, tables: &mut watch::Receiver<Option<Arc<Table>>>, offered: &mut Offered) {
+    async fn offer(
+        &self,
+        tables: &mut watch::Receiver<Option<Arc<Table>>>,
+        own: &mut watch::Receiver<Own>,
+        offered: &mut Offered,
+    ) {
+        let own = own.borrow_and_update().clone();
         let Some(table) = tables.borrow_and_update().clone() else {
+            // A balancer without a table sends nothing anywhere.
+            self.worker.routed(own.number);
             return;
         };
-        match self.sink.apply(route(&table, &self.node)).await {
-            Ok(()) => offered.accepted(&table),
+        let routed = route(&table, &self.node, &own);
+        if !offered.pending && offered.routed.as_ref() == Some(&routed) {
+            self.worker.routed(own.number);
+            return;
+        }
+        match self.sink.apply(routed.clone()).await {
+            Ok(()) => {
+                offered.accepted(&table, routed);
+                self.worker.routed(own.number);
+            }
             Err(error) => {
                 if !offered.pending {
                     tracing::warn!(%error, version = %table.version, "the balancer did not take a table; it is offered again");
@@ -212,12 +258,14 @@ impl Router {
 struct Offered {
     version: u64,
     tasks: Arc<BTreeSet<TaskId>>,
+    routed: Option<RoutedTable>,
     pending: bool,
 }
 
 impl Offered {
-    fn accepted(&mut self, table: &Table) {
+    fn accepted(&mut self, table: &Table, routed: RoutedTable) {
         self.pending = false;
+        self.routed = Some(routed);
         self.version = table.version.0;
         self.tasks = Arc::new(
             table

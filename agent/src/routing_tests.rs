@@ -46,7 +46,15 @@ fn own_tasks_are_reached_by_their_own_address() {
             without_local,
         ],
     );
-    let routed = route(&table, &NodeId::from_random(1));
+    let own = Own {
+        complete: true,
+        serving: BTreeMap::from([
+            (TaskId::from_random(1), Some("172.17.0.2".parse().unwrap())),
+            (TaskId::from_random(3), None),
+        ]),
+        ..Own::default()
+    };
+    let routed = route(&table, &NodeId::from_random(1), &own);
     assert_eq!((routed.version, routed.listeners.len()), (9, 1));
     assert_eq!(routed.listeners[0].service, "ng");
     let endpoints: Vec<(String, bool)> = routed.listeners[0]
@@ -61,6 +69,44 @@ fn own_tasks_are_reached_by_their_own_address() {
             ("10.0.0.2:20000".to_owned(), true),
             ("10.0.0.1:20000".to_owned(), false),
         ]
+    );
+}
+
+#[test]
+fn own_tasks_count_as_they_were_seen() {
+    let table = table(
+        9,
+        vec![
+            endpoint(1, 1, EndpointState::Ready),
+            endpoint(2, 1, EndpointState::Ready),
+            endpoint(3, 2, EndpointState::Ready),
+        ],
+    );
+    let addresses = |serving: &[(u128, &str)]| -> Vec<String> {
+        let serving = serving
+            .iter()
+            .map(|(task, address)| (TaskId::from_random(*task), Some(address.parse().unwrap())));
+        let own = Own {
+            complete: true,
+            serving: serving.collect(),
+            ..Own::default()
+        };
+        let routed = route(&table, &NodeId::from_random(1), &own);
+        routed.listeners[0]
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.address.to_string())
+            .collect()
+    };
+    assert_eq!(
+        addresses(&[]),
+        ["10.0.0.2:20000"],
+        "ended, and no manager knows"
+    );
+    assert_eq!(
+        addresses(&[(2, "172.17.0.9")]),
+        ["172.17.0.9:80", "10.0.0.2:20000"],
+        "started again, with another address"
     );
 }
 
@@ -114,7 +160,9 @@ async fn tables_are_offered_until_taken_and_kept_on_disk() {
         crate::ports::SavedPorts::default(),
     );
     let runtime = Arc::new(fake::FakeRuntime::new());
-    let (worker, handle, _statuses) = Worker::new(scope, runtime, store.clone(), ports, Vec::new());
+    let (_session, connected) = watch::channel(crate::session::Connection::default());
+    let (worker, handle, _told) =
+        Worker::new(scope, runtime, store.clone(), ports, Vec::new(), connected);
     let sink = FakeSink::new(5);
     let router = Router {
         node: NodeId::from_random(1),

@@ -56,7 +56,7 @@ const BATCH: usize = 200;
 /// A manager may ask for heartbeats this often, and no more often.
 const HEARTBEAT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(60));
 
-/// How often an engine that was away at the start of a session is asked whether it is back.
+/// How often an engine that answers but has not described itself is asked again.
 const ENGINE_PAUSE: Duration = Duration::from_secs(2);
 
 /// How the agent stands with the managers.
@@ -81,8 +81,6 @@ pub(crate) enum SessionError {
     Stuck,
     #[error("the manager ended the session")]
     Ended,
-    #[error("the container engine answers again, and the node is described anew")]
-    EngineBack,
     #[error("a message of the manager is malformed")]
     Malformed(#[from] Malformed),
     #[error("a message of the manager is malformed")]
@@ -100,6 +98,8 @@ pub(crate) struct Session {
     pub(crate) worker: WorkerHandle,
     pub(crate) managers: Vec<SocketAddr>,
     pub(crate) statuses: watch::Receiver<Outbox>,
+    /// Whether the engine answers.
+    pub(crate) engine: watch::Receiver<bool>,
     pub(crate) reports: watch::Receiver<SinkReport>,
     pub(crate) tables: watch::Sender<Option<Arc<Table>>>,
     pub(crate) connected: watch::Sender<Connection>,
@@ -149,17 +149,21 @@ impl Session {
     /// One session. It only ever ends with a reason.
     async fn with(&mut self, manager: SocketAddr) -> SessionError {
         let description = describe(&self.facts, &*self.runtime).await;
-        let engine_answers = !description.engine_version.is_empty();
-        let (link, inbound, heartbeat) = match self.open(manager, &description).await {
-            Ok(opened) => opened,
-            Err(error) => return error,
-        };
-        let runtime = self.runtime.clone();
-        tokio::select! {
-            ended = self.serve(&link, inbound, heartbeat) => ended,
-            // A node is described at the start of a session only, and labels and versions of
-            // an engine that was away then would be missing for as long as it lasts.
-            () = engine_back(&*runtime), if !engine_answers => SessionError::EngineBack,
+        match self.open(manager, &description).await {
+            Ok((link, inbound, heartbeat)) => {
+                let describing = redescribe(
+                    &link,
+                    self.facts.clone(),
+                    self.runtime.clone(),
+                    self.engine.clone(),
+                    description,
+                );
+                tokio::select! {
+                    ended = self.serve(&link, inbound, heartbeat) => ended,
+                    ended = describing => ended,
+                }
+            }
+            Err(error) => error,
         }
     }
 
@@ -210,6 +214,7 @@ impl Session {
     ) -> SessionError {
         let mut beats = tokio::time::interval_at(Instant::now() + heartbeat, heartbeat);
         let mut sent = 0;
+        let mut next_batch = Instant::now();
         // Whatever the last session said may not have arrived: all of it is news.
         self.statuses.mark_changed();
         self.reports.mark_changed();
@@ -225,11 +230,14 @@ impl Session {
                     link.send(v1::agent_message::Kind::Heartbeat(v1::Heartbeat {})).await
                 }
                 Ok(()) = self.statuses.changed(), if batch_at.is_none() => {
-                    batch_at = Some(Instant::now() + BATCH_DELAY);
+                    // The first after a while goes at once: a container that has died must not
+                    // be sent clients for longer than the way to the managers takes.
+                    batch_at = Some(next_batch);
                     Ok(())
                 }
                 () = tokio::time::sleep_until(batch_at.unwrap_or_else(Instant::now)), if batch_at.is_some() => {
                     batch_at = None;
+                    next_batch = Instant::now() + BATCH_DELAY;
                     self.send_statuses(link, &mut sent).await
                 }
                 Ok(()) = self.reports.changed() => {
@@ -345,12 +353,43 @@ fn read_assignments(assignments: v1::Assignments) -> Result<Assignments, Session
     })
 }
 
-/// Returns once the engine describes itself.
-async fn engine_back(runtime: &dyn Runtime) {
+/// Tells the manager whenever the engine falls silent or answers again; until the session ends.
+///
+/// What is known of an engine that is silent stays, but for its version: an empty one says that
+/// it does not answer.
+async fn redescribe(
+    link: &Link,
+    facts: NodeFacts,
+    runtime: Arc<dyn Runtime>,
+    mut engine: watch::Receiver<bool>,
+    mut sent: NodeDescription,
+) -> SessionError {
     loop {
-        sleep(ENGINE_PAUSE).await;
-        if runtime.describe().await.is_ok() {
-            return;
+        let answers = *engine.borrow_and_update();
+        let described = !sent.engine_version.is_empty();
+        let news = match (answers, described) {
+            (true, false) => Some(describe(&facts, &*runtime).await),
+            (false, true) => Some(NodeDescription {
+                engine_version: String::new(),
+                ..sent.clone()
+            }),
+            (true, true) | (false, false) => None,
+        };
+        if let Some(news) = news.filter(|news| *news != sent) {
+            let kind = v1::agent_message::Kind::Description(v1::NodeDescription::from(&news));
+            if let Err(error) = link.send(kind).await {
+                return error;
+            }
+            sent = news;
+        }
+        // One that answers and did not describe itself in time is asked again.
+        let again = answers && sent.engine_version.is_empty();
+        tokio::select! {
+            changed = engine.changed() => if changed.is_err() {
+                // The worker has ended, and the agent is about to.
+                std::future::pending::<()>().await;
+            },
+            () = sleep(ENGINE_PAUSE), if again => {}
         }
     }
 }
@@ -394,7 +433,8 @@ fn jittered(pause: Duration, random: u64) -> Duration {
     half + half.mul_f64((random % 1000) as f64 / 1000.0)
 }
 
-fn random() -> u64 {
+/// A random number, for what only has to differ.
+pub(crate) fn random() -> u64 {
     let mut bytes = [0; 8];
     // Without a random source the order and the pause are the same each time, and do.
     if SystemRandom::new().fill(&mut bytes).is_err() {

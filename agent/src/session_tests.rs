@@ -330,9 +330,9 @@ async fn without_a_manager_the_last_table_is_applied_and_tasks_are_adopted() {
     let agent = node.start(&[manager.address]).await;
     let task = fake::task(5, |_| {});
     let mut session = manager.welcomed(std::slice::from_ref(&task)).await;
+    session.hears_status(&task, TaskState::Running).await;
     session.send(table(7)).await;
     session.hears_version(7).await;
-    session.hears_status(&task, TaskState::Running).await;
     // Only this list leads the next agent to the other manager.
     let mut other = Manager::start(&authority, 3).await;
     let list = v1::ManagerList {
@@ -442,25 +442,34 @@ async fn an_engine_that_comes_back_is_described_anew() {
     let away = crate::runtime::RuntimeError::Unavailable("away".to_owned());
     node.runtime.fail("describe", away, 1);
     let agent = node.start(&[manager.address]).await;
-    for version in ["", "1.0"] {
-        let mut session = manager.session().await;
-        let Some(Said::Hello(hello)) = limited("hello", session.said.recv()).await else {
-            panic!("no hello");
-        };
-        assert_eq!(hello.description.unwrap().engine_version, version);
-        let welcome = v1::Welcome {
-            heartbeat_ms: 50,
-            spec: None,
-        };
-        session.send(Kind::Welcome(welcome)).await;
-        if version.is_empty() {
-            // It goes on until the engine is back.
-            limited("the end", async {
-                while session.said.recv().await.is_some() {}
-            })
-            .await;
-        }
-    }
+    let mut session = manager.session().await;
+    let Some(Said::Hello(hello)) = limited("hello", session.said.recv()).await else {
+        panic!("no hello");
+    };
+    let hello = hello.description.unwrap();
+    assert_eq!(hello.engine_version, "");
+    let welcome = v1::Welcome {
+        heartbeat_ms: 50,
+        spec: None,
+    };
+    session.send(Kind::Welcome(welcome)).await;
+    let described = |said| match said {
+        Said::Description(description) => Some(description),
+        _ => None,
+    };
+    let back = session.hears("what the engine says", described).await;
+    assert_eq!(back.engine_version, "1.0");
+    // It falls silent in the middle of the session, and what it said counts on.
+    let away = crate::runtime::RuntimeError::Unavailable("away".to_owned());
+    node.runtime.fail("list", away, 2);
+    let silent = session.hears("that it is silent", described).await;
+    let expected = v1::NodeDescription {
+        engine_version: String::new(),
+        ..back.clone()
+    };
+    assert_eq!(silent, expected);
+    let again = session.hears("that it is back", described).await;
+    assert_eq!(again, back);
     agent.stop().await;
 }
 

@@ -169,6 +169,9 @@ pub enum Health {
 pub enum RuntimeEvent {
     /// Something happened to a task's container.
     Changed(TaskId),
+    /// A task's container ended a moment ago. It may be an old one's end that is told again:
+    /// what follows is that nothing is sent to it until it was looked at.
+    Ended(TaskId),
     /// Events may have been missed: all containers have to be looked at.
     Relist,
 }

@@ -8,13 +8,24 @@
 //!                                                                         Remove ──> forgotten
 //! ```
 //!
+//! A task that ends by itself is succeeded by another one, which the managers make. While none
+//! answers its node starts it again in place, with the same ports:
+//!
+//! ```text
+//!  ended by itself, no session ──> plan ──(pause of the restart policy)──> Remove ──> Prepare …
+//!                                   └── a manager answers: it learns of the end, and decides
+//! ```
+//!
 //! Everything here is a function of the entry: no clock, no runtime.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use swarmlet_core::model::{
-    ContainerSpec, ContainerStatus, Task, TaskId, TaskPort, TaskState, TaskStatus, Timestamp,
+    ContainerSpec, ContainerStatus, RestartHistory, Task, TaskId, TaskPort, TaskState, TaskStatus,
+    Timestamp,
 };
+use swarmlet_core::orchestrator::restart_in_place;
 use tokio::time::Instant;
 
 use crate::runtime::{Container, ContainerState, Health, RuntimeError};
@@ -67,6 +78,30 @@ pub(super) struct Entry {
     pub(super) retry_at: Option<Instant>,
     failures: u32,
     lost_ports: u32,
+    /// Whether its container, or that there is none, was seen by this agent.
+    seen: bool,
+    /// Whether its container was said to have ended, and has not been looked at since.
+    suspect: bool,
+    /// How often it was started again in place.
+    attempt: u32,
+    /// What the pause before the next restart in place grows from.
+    history: RestartHistory,
+    /// How long it had run when it ended.
+    ran_for: Duration,
+    again: Again,
+    /// What is left of the run before, until it is removed: its end is no news.
+    former: Option<String>,
+}
+
+/// Whether a task that ended is started again in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// Nothing was decided.
+    Open,
+    /// Not before then.
+    At(Instant),
+    /// Its policy wants no restart.
+    Never,
 }
 
 impl Entry {
@@ -83,6 +118,13 @@ impl Entry {
             retry_at: None,
             failures: 0,
             lost_ports: 0,
+            seen: false,
+            suspect: false,
+            attempt: 0,
+            history: task.restart,
+            ran_for: Duration::ZERO,
+            again: Again::Open,
+            former: None,
             task: Some(task),
         };
         entry.advance(TaskState::Accepted, "accepted", None, now);
@@ -110,14 +152,26 @@ impl Entry {
             retry_at: None,
             failures: 0,
             lost_ports: 0,
+            seen: true,
+            suspect: false,
+            attempt: 0,
+            history: RestartHistory::default(),
+            ran_for: Duration::ZERO,
+            again: Again::Never,
+            former: None,
         }
     }
 
     /// Takes a newer version of the task. What this node observed stays, unless the managers
-    /// know of a greater state: they may have given the task up meanwhile.
+    /// know of its end: they may have given it up meanwhile. Of a task that runs they know
+    /// what this node told them, maybe before it was started again in place.
     pub(super) fn update(&mut self, task: Task) {
-        if task.status.state > self.status.state {
+        if task.status.state > self.status.state && task.status.state.is_terminal() {
             self.status = task.status.clone();
+            self.again = Again::Never;
+        }
+        if self.attempt == 0 {
+            self.history = task.restart;
         }
         if self
             .task
@@ -135,6 +189,7 @@ impl Entry {
         let task = self.task.as_ref().filter(|_| self.assigned)?;
         Some(Task {
             status: self.status.clone(),
+            restart: self.history,
             ..task.clone()
         })
     }
@@ -172,8 +227,11 @@ impl Entry {
             };
         }
         let desired = self.task.as_ref()?.desired;
-        if self.container.as_ref().is_some_and(Container::is_running) {
-            return None;
+        match self.container.as_ref().map(|container| &container.state) {
+            Some(ContainerState::Running(_)) => return None,
+            // What is left of the run before this one.
+            Some(ContainerState::Exited { .. }) => return Some(Step::Remove),
+            Some(ContainerState::Created) | None => {}
         }
         match desired {
             TaskState::Running | TaskState::Complete if self.prepared => Some(Step::Start),
@@ -194,6 +252,94 @@ impl Entry {
         !self.assigned && self.step.is_none() && self.container.is_none() && !self.look
     }
 
+    /// Notes that its container was said to have ended.
+    pub(super) fn suspect(&mut self) {
+        self.suspect = true;
+        self.look = true;
+    }
+
+    /// Whether it has to be looked at, and nothing has kept that from happening.
+    pub(super) fn is_unclear(&self) -> bool {
+        let looks = match self.step {
+            None => self.look,
+            Some(step) => step == Step::Inspect,
+        };
+        looks && self.failures == 0
+    }
+
+    /// Whether what runs of it was seen by this agent, or nothing can run yet.
+    pub(super) fn is_seen(&self) -> bool {
+        self.seen || !(self.look || self.step == Some(Step::Inspect))
+    }
+
+    /// Where it takes connections: `None` where it does not, `Some(None)` where it has no
+    /// address of its own.
+    pub(super) fn serving(&self) -> Option<Option<IpAddr>> {
+        let container = self.container.as_ref()?;
+        let serves = self.seen
+            && !self.suspect
+            && container.is_running()
+            && self.status.state == TaskState::Running;
+        serves.then_some(container.address)
+    }
+
+    /// Lets a task that ended by itself run again, as soon as its policy says, while no manager
+    /// is there to make another one. `now` and `moment` are the same point in time.
+    pub(super) fn restart_in_place(&mut self, now: Timestamp, moment: Instant, seed: u64) {
+        let ended = self.status.state.is_terminal() && self.status.state <= TaskState::Rejected;
+        if !ended || self.is_leaving() || self.look || self.step.is_some() {
+            return;
+        }
+        let Some(task) = &self.task else { return };
+        match self.again {
+            Again::Never => {}
+            Again::At(at) if at > moment => {}
+            Again::At(_) => self.begin_again(now),
+            Again::Open => {
+                let ended = Task {
+                    status: self.status.clone(),
+                    restart: self.history,
+                    ..task.clone()
+                };
+                self.again = match restart_in_place(&ended, self.ran_for, now, seed) {
+                    None => Again::Never,
+                    Some(history) => {
+                        self.history = history;
+                        Again::At(moment + history.not_before.since(now))
+                    }
+                };
+            }
+        }
+    }
+
+    /// When it is started again in place.
+    pub(super) fn again_at(&self) -> Option<Instant> {
+        match self.again {
+            Again::At(at) => Some(at),
+            Again::Open | Again::Never => None,
+        }
+    }
+
+    fn begin_again(&mut self, now: Timestamp) {
+        self.attempt += 1;
+        self.again = Again::Open;
+        self.failures = 0;
+        self.lost_ports = 0;
+        self.retry_at = None;
+        // Whether its image is still there is to be seen.
+        self.prepared = false;
+        self.ran_for = Duration::ZERO;
+        self.former = self.container.as_ref().map(|found| found.id.clone());
+        self.status = TaskStatus {
+            state: TaskState::Accepted,
+            at: now,
+            message: format!("started again in place ({})", self.attempt),
+            error: None,
+            container: None,
+            ports: Vec::new(),
+        };
+    }
+
     /// Notes a step's success.
     pub(super) fn finished(&mut self, outcome: Outcome, now: Timestamp) {
         self.failures = 0;
@@ -204,8 +350,15 @@ impl Entry {
                 self.advance(TaskState::Ready, "prepared", None, now);
             }
             // An event that came meanwhile asks for another look, and may be right.
-            Outcome::Found(container) => self.observe(container, now),
-            Outcome::Removed => self.container = None,
+            Outcome::Found(container) => {
+                self.seen = true;
+                self.suspect = false;
+                self.observe(container, now);
+            }
+            Outcome::Removed => {
+                self.container = None;
+                self.former = None;
+            }
         }
         self.settle(now);
     }
@@ -278,8 +431,13 @@ impl Entry {
                 self.end(TaskState::Failed, "failed", error, now);
             }
             self.container = None;
+            self.former = None;
             return;
         };
+        if self.former.as_ref() == Some(&container.id) {
+            self.container = Some(container);
+            return;
+        }
         self.status.container = Some(ContainerStatus {
             id: container.id.clone(),
             pid: container.pid,
@@ -300,7 +458,11 @@ impl Entry {
                 self.advance(TaskState::Starting, "starting", None, now);
             }
             ContainerState::Running(Health::Unchecked | Health::Healthy) => {
-                self.advance(TaskState::Running, "started", None, now);
+                let message = match self.attempt {
+                    0 => "started".to_owned(),
+                    attempt => format!("started, again in place ({attempt})"),
+                };
+                self.advance(TaskState::Running, &message, None, now);
             }
             ContainerState::Running(Health::Unhealthy) => {
                 // Reported before it has stopped: the sooner the balancers know the better.
@@ -323,11 +485,14 @@ impl Entry {
     /// A task ends once: what is found of its container afterwards changes nothing.
     fn end(&mut self, state: TaskState, message: &str, error: Option<String>, now: Timestamp) {
         if !self.status.state.is_terminal() {
+            if self.status.state == TaskState::Running {
+                self.ran_for = now.since(self.status.at);
+            }
             self.advance(state, message, error, now);
         }
     }
 
-    fn is_leaving(&self) -> bool {
+    pub(super) fn is_leaving(&self) -> bool {
         !self.assigned
             || self
                 .task

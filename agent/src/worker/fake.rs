@@ -141,6 +141,11 @@ impl FakeRuntime {
         self.tell(task);
     }
 
+    /// Tells that a container has ended, true or not.
+    pub(crate) fn tell_end(&self, task: &TaskId) {
+        let _unheard = self.events.send(RuntimeEvent::Ended(task.clone()));
+    }
+
     /// Takes a container away and tells of it.
     pub(crate) fn take(&self, task: &TaskId) {
         self.lock().containers.remove(task).unwrap();

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use swarmlet_core::model::{Task, TaskId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::own::Own;
 
 /// The node's tasks as a manager names them.
 #[derive(Debug, Clone, Default)]
@@ -26,15 +28,46 @@ pub(super) enum Command {
 #[derive(Clone)]
 pub(crate) struct WorkerHandle {
     commands: mpsc::Sender<Command>,
+    own: watch::Receiver<Own>,
+    routed: watch::Sender<u64>,
+}
+
+/// The worker's ends of a handle.
+pub(super) struct Ends {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) own: watch::Sender<Own>,
+    pub(super) routed: watch::Receiver<u64>,
 }
 
 impl WorkerHandle {
     /// A handle, and what the worker reads.
-    pub(super) fn new() -> (Self, mpsc::Receiver<Command>) {
+    pub(super) fn new() -> (Self, Ends) {
         // Bounded, so that a flood of assignments slows the session down instead of filling
         // the memory; the worker empties it between any two steps.
         let (commands, receiver) = mpsc::channel(16);
-        (Self { commands }, receiver)
+        let (own_in, own) = watch::channel(Own::default());
+        let (routed, routed_out) = watch::channel(0);
+        let handle = Self {
+            commands,
+            own,
+            routed,
+        };
+        let ends = Ends {
+            commands: receiver,
+            own: own_in,
+            routed: routed_out,
+        };
+        (handle, ends)
+    }
+
+    /// The node's own endpoints, and every change of them.
+    pub(crate) fn own(&self) -> watch::Receiver<Own> {
+        self.own.clone()
+    }
+
+    /// Tells that the balancer has the own endpoints of this number, or later ones.
+    pub(crate) fn routed(&self, number: u64) {
+        self.routed.send_replace(number);
     }
 
     /// Hands over assignments.

@@ -9,6 +9,7 @@ mod entry;
 mod handle;
 mod job;
 mod outbox;
+mod own;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -16,6 +17,7 @@ pub(crate) mod fake;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::handle::{Assignments, WorkerHandle};
 pub(crate) use self::outbox::Outbox;
+pub(crate) use self::own::Own;
 
 use self::entry::{Entry, Outcome, Step};
 use self::handle::Command;
@@ -36,11 +39,24 @@ use self::job::Job;
 use crate::cause::chain;
 use crate::ports::Ports;
 use crate::runtime::{Container, Runtime, RuntimeError, RuntimeEvent, Scope};
+use crate::session::{Connection, random};
 use crate::store::{Store, StoreError};
 
 /// How often all containers are looked at although no event said so: an engine's events can
 /// be lost, and a container without a task must not stay for longer than ten seconds.
 const RELIST: Duration = Duration::from_secs(5);
+
+/// How soon the containers are looked at again where the engine did not answer: five seconds
+/// after its return everything is to be as it should.
+const LIST_AGAIN: Duration = Duration::from_millis(500);
+
+/// A list that takes longer says that the engine hangs. It is waited for all the same: an
+/// engine that was only slow must not be asked twice.
+const HANGS: Duration = Duration::from_secs(2);
+
+/// How long no manager may answer before tasks that ended are started again in place. A session
+/// that is merely moved to another manager takes a few hundred milliseconds.
+const ALONE: Duration = Duration::from_secs(1);
 
 /// Changes are collected for this long before they are written to disk: they come in bursts,
 /// and a restart that misses the last ones learns them again, from the runtime and a manager.
@@ -73,6 +89,18 @@ pub(crate) struct Worker {
     listed: bool,
     listing: Option<Id>,
     list_again: bool,
+    /// When a list is due although no event asked for it, or the one under way takes too long.
+    list_due: Option<Instant>,
+    /// Whether the engine answers, as it is told to the managers.
+    engine: watch::Sender<bool>,
+    /// Running containers that belong to no task that is known.
+    strangers: BTreeMap<TaskId, Option<IpAddr>>,
+    own: watch::Sender<Own>,
+    /// The own endpoints that the balancer has.
+    routed: watch::Receiver<u64>,
+    session: watch::Receiver<Connection>,
+    /// Since when no manager answers.
+    alone_since: Option<Instant>,
     /// Whether a manager has named all of the node's tasks.
     complete: bool,
     /// When the tasks are to be written to disk.
@@ -81,6 +109,14 @@ pub(crate) struct Worker {
     left: bool,
     /// Who waits for it.
     leaving: Vec<oneshot::Sender<()>>,
+}
+
+/// What the worker has to tell the managers.
+pub(crate) struct Told {
+    /// The latest status of each task.
+    pub(crate) statuses: watch::Receiver<Outbox>,
+    /// Whether the engine answers.
+    pub(crate) engine: watch::Receiver<bool>,
 }
 
 /// What a job came to.
@@ -97,8 +133,10 @@ impl Worker {
         store: Store,
         ports: Ports,
         kept: Vec<Task>,
-    ) -> (Self, WorkerHandle, watch::Receiver<Outbox>) {
-        let (handle, commands) = WorkerHandle::new();
+        session: watch::Receiver<Connection>,
+    ) -> (Self, WorkerHandle, Told) {
+        let (handle, ends) = WorkerHandle::new();
+        let (engine, answers) = watch::channel(true);
         let (outbox, statuses) = watch::channel(Outbox::default());
         let entries = kept
             .into_iter()
@@ -109,7 +147,7 @@ impl Worker {
             runtime,
             store,
             ports,
-            commands,
+            commands: ends.commands,
             outbox,
             entries,
             published: BTreeMap::new(),
@@ -121,12 +159,23 @@ impl Worker {
             listed: false,
             listing: None,
             list_again: false,
+            list_due: None,
+            engine,
+            strangers: BTreeMap::new(),
+            own: ends.own,
+            routed: ends.routed,
+            session,
+            alone_since: Some(Instant::now()),
             complete: false,
             save_at: None,
             left: false,
             leaving: Vec::new(),
         };
-        (worker, handle, statuses)
+        let told = Told {
+            statuses,
+            engine: answers,
+        };
+        (worker, handle, told)
     }
 
     /// Runs until `stop`; tasks go on running.
@@ -142,6 +191,8 @@ impl Worker {
                 Some(event) = events.next() => self.event(event),
                 Some(done) = self.jobs.join_next_with_id() => self.done(done),
                 _ = relist.tick() => self.list(),
+                // Its sender ends together with this worker.
+                Ok(()) = self.session.changed() => {}
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             }
         }
@@ -208,6 +259,11 @@ impl Worker {
     fn event(&mut self, event: RuntimeEvent) {
         match event {
             RuntimeEvent::Relist => self.list(),
+            RuntimeEvent::Ended(task) => {
+                if let Some(entry) = self.entries.get_mut(&task) {
+                    entry.suspect();
+                }
+            }
             RuntimeEvent::Changed(task) => {
                 if let Some(entry) = self.entries.get_mut(&task) {
                     entry.look = true;
@@ -226,6 +282,35 @@ impl Worker {
             .jobs
             .spawn(async move { Done::Listed(runtime.list(&scope).await) });
         self.listing = Some(handle.id());
+        self.list_due = Some(Instant::now() + HANGS);
+    }
+
+    /// Looks after lists that are due, or that do not come.
+    fn attend_list(&mut self, moment: Instant) {
+        if self.list_due.is_none_or(|due| due > moment) {
+            return;
+        }
+        self.list_due = None;
+        if self.listing.is_some() {
+            self.engine_answers(false);
+        } else {
+            self.list();
+        }
+    }
+
+    fn engine_answers(&self, answers: bool) {
+        self.engine.send_if_modified(|before| {
+            let news = *before != answers;
+            if news && answers {
+                tracing::info!("the container engine answers again");
+            } else if news {
+                tracing::warn!(
+                    "the container engine does not answer; its tasks are left as they were"
+                );
+            }
+            *before = answers;
+            news
+        });
     }
 
     fn done(&mut self, done: Result<(Id, Done), JoinError>) {
@@ -240,12 +325,17 @@ impl Worker {
         };
         if self.listing == Some(id) {
             self.listing = None;
+            self.list_due = None;
             match done {
-                Some(Done::Listed(Ok(containers))) => self.found(containers),
-                Some(Done::Listed(Err(error))) => {
-                    tracing::warn!(%error, "the containers cannot be listed");
+                Some(Done::Listed(Ok(containers))) => {
+                    self.engine_answers(true);
+                    self.found(containers);
                 }
-                _ => {}
+                Some(Done::Listed(Err(error))) => {
+                    tracing::debug!(%error, "the containers cannot be listed");
+                    self.engine_is_away();
+                }
+                _ => self.engine_is_away(),
             }
             if std::mem::take(&mut self.list_again) {
                 self.list();
@@ -265,8 +355,15 @@ impl Worker {
             Some(Done::Step(Err(error))) => {
                 tracing::warn!(task = %task, ?step, %error, "a step failed");
                 entry.failed(step, &error, Instant::now(), now());
-                if matches!(error, RuntimeError::PortTaken(_)) {
-                    self.ports.release(&task, now());
+                match error {
+                    RuntimeError::PortTaken(_) => self.ports.release(&task, now()),
+                    // An engine that comes back may have given addresses anew: nothing is
+                    // started before everything was looked at.
+                    RuntimeError::Unavailable(_) => {
+                        self.listed = false;
+                        self.list();
+                    }
+                    RuntimeError::Rejected(_) | RuntimeError::Refused(_) => {}
                 }
             }
             // Cut off, or a panic: how far it came is for the runtime to say.
@@ -274,10 +371,18 @@ impl Worker {
         }
     }
 
+    /// Notes that nothing is known of the containers until a list succeeds.
+    fn engine_is_away(&mut self) {
+        self.listed = false;
+        self.list_due = Some(Instant::now() + LIST_AGAIN);
+        self.engine_answers(false);
+    }
+
     /// Compares all containers with what is known of them, and has a closer look at those
     /// that differ: a list may be older than the last step.
     fn found(&mut self, containers: Vec<Container>) {
         self.listed = true;
+        self.strangers.clear();
         let mut missing: BTreeSet<TaskId> = self
             .entries
             .values()
@@ -293,6 +398,10 @@ impl Worker {
                     let entry = Entry::stray(container, now());
                     self.entries.insert(entry.id.clone(), entry);
                 }
+                None if container.is_running() => {
+                    self.strangers
+                        .insert(container.task.clone(), container.address);
+                }
                 None => {}
             }
         }
@@ -306,9 +415,17 @@ impl Worker {
     /// Starts the next step of every task that has one, and tells what changed.
     async fn settle(&mut self) {
         let moment = Instant::now();
+        self.attend_list(moment);
+        self.attend_session(moment);
         let ids: Vec<TaskId> = self.entries.keys().cloned().collect();
-        for id in ids {
-            self.settle_task(&id, moment);
+        for id in &ids {
+            self.note(id, moment);
+        }
+        // Before anything is started that might get the address of a container that is gone.
+        self.publish_own();
+        let unclear = self.entries.values().any(Entry::is_unclear);
+        for id in &ids {
+            self.settle_task(id, moment, unclear);
         }
         self.save().await;
         if self.entries.is_empty() && self.listed && self.listing.is_none() {
@@ -319,21 +436,37 @@ impl Worker {
         }
     }
 
-    fn settle_task(&mut self, id: &TaskId, moment: Instant) {
+    /// Takes note of where a task stands.
+    fn note(&mut self, id: &TaskId, moment: Instant) {
+        let alone = self.is_alone(moment);
         let Some(entry) = self.entries.get_mut(id) else {
             return;
         };
         entry.settle(now());
+        if alone && self.listed {
+            entry.restart_in_place(now(), moment, random());
+        }
         let found = entry.found_ports();
         if entry.container.as_ref().is_some_and(Container::is_running) {
             self.ports.adopt(id, found);
-        } else if entry.status.state.is_terminal() && entry.step.is_none() && self.ports.holds(id) {
+        } else if entry.status.state.is_terminal()
+            && entry.is_leaving()
+            && entry.step.is_none()
+            && self.ports.holds(id)
+        {
+            // Not before: a task that is started again in place keeps them.
             self.ports.release(id, now());
         }
         if entry.is_gone() {
             self.forget(id);
-            return;
         }
+    }
+
+    /// Starts the task's next step, where there is one, and publishes its status.
+    fn settle_task(&mut self, id: &TaskId, moment: Instant, unclear: bool) {
+        let Some(entry) = self.entries.get_mut(id) else {
+            return;
+        };
         if let Some(step) = entry.step
             && entry.is_obsolete(step)
             && let Some(abort) = self.aborts.get(id)
@@ -344,6 +477,8 @@ impl Worker {
         if self.listed
             && !waits
             && let Some(step) = entry.next()
+            // Those that are looked at may be gone, and their addresses be given to this one.
+            && !(unclear && step == Step::Start)
         {
             self.begin(id, step, moment);
         }
@@ -381,6 +516,7 @@ impl Worker {
             grace: entry.grace(),
             scope: self.scope.clone(),
             runtime: self.runtime.clone(),
+            routed: (self.routed.clone(), self.own.borrow().number),
         };
         let places = match step {
             Step::Prepare => Some(self.pulls.clone()),
@@ -412,6 +548,36 @@ impl Worker {
     ) -> Option<impl Future<Output = Result<(), StoreError>> + Send + use<>> {
         let ports = self.ports.take_changes()?;
         Some(self.store.save_ports(ports))
+    }
+
+    /// Tells the router which of the node's own endpoints take connections.
+    fn publish_own(&self) {
+        let entries = self.entries.values();
+        let mut serving = self.strangers.clone();
+        // What is known of a task counts more than that its container was found.
+        serving.retain(|id, _| !self.entries.get(id).is_some_and(Entry::is_seen));
+        serving.extend(entries.filter_map(|entry| Some((entry.id.clone(), entry.serving()?))));
+        let looked = self.entries.values().all(Entry::is_seen);
+        self.own.send_if_modified(|own| {
+            // It was complete once: an engine that goes away later takes nothing back.
+            let complete = own.complete || (self.listed && looked);
+            own.replace(complete, serving)
+        });
+    }
+
+    fn attend_session(&mut self, moment: Instant) {
+        let connected = self.session.borrow_and_update().manager.is_some();
+        self.alone_since = match (connected, self.alone_since) {
+            (true, _) => None,
+            (false, None) => Some(moment),
+            (false, since) => since,
+        };
+    }
+
+    /// Whether no manager answers, and not only for a moment.
+    fn is_alone(&self, moment: Instant) -> bool {
+        self.alone_since
+            .is_some_and(|since| moment.duration_since(since) >= ALONE)
     }
 
     fn forget(&mut self, id: &TaskId) {
@@ -468,8 +634,15 @@ impl Worker {
         self.entries
             .values()
             .filter(|entry| entry.step.is_none())
-            .filter_map(|entry| entry.retry_at.filter(|at| *at > moment))
+            .flat_map(|entry| {
+                let again = entry.again_at().filter(|_| self.alone_since.is_some());
+                [entry.retry_at, again]
+            })
+            .flatten()
+            .chain(self.alone_since.map(|since| since + ALONE))
+            .filter(|at| *at > moment)
             .chain(self.save_at)
+            .chain(self.list_due)
             .min()
     }
 }

@@ -1,6 +1,9 @@
 //! The worker against a runtime in memory, in virtual time.
 
-use swarmlet_core::model::{NodeId, PortMode, PortSpec, Protocol, TaskPort};
+#[path = "alone_tests.rs"]
+mod alone;
+
+use swarmlet_core::model::{NodeId, PortMode, PortSpec, Protocol, RestartCondition, TaskPort};
 
 use super::fake::{FakeRuntime, scope, task};
 use super::*;
@@ -14,6 +17,8 @@ struct Setup {
     runtime: FakeRuntime,
     handle: WorkerHandle,
     outbox: watch::Receiver<Outbox>,
+    engine: watch::Receiver<bool>,
+    session: watch::Sender<Connection>,
     stop: CancellationToken,
     ended: tokio::task::JoinHandle<()>,
     store: Store,
@@ -38,18 +43,22 @@ fn restart(runtime: &FakeRuntime, store: Store) -> Setup {
         (43_000, 43_099),
         kept.ports,
     );
-    let (worker, handle, outbox) = Worker::new(
+    let (session, connected) = watch::channel(with_manager());
+    let (worker, handle, told) = Worker::new(
         scope("/tasks"),
         Arc::new(runtime.clone()),
         store.clone(),
         ports,
         kept.tasks,
+        connected,
     );
     let stop = CancellationToken::new();
     Setup {
         runtime: runtime.clone(),
         handle,
-        outbox,
+        outbox: told.statuses,
+        engine: told.engine,
+        session,
         ended: tokio::spawn(worker.run(stop.clone())),
         stop,
         store,
@@ -57,7 +66,19 @@ fn restart(runtime: &FakeRuntime, store: Store) -> Setup {
     }
 }
 
+fn with_manager() -> Connection {
+    Connection {
+        manager: Some("127.0.0.1:2377".parse().unwrap()),
+        ..Connection::default()
+    }
+}
+
 impl Setup {
+    /// No manager answers from now on.
+    fn leave_alone(&self) {
+        self.session.send_replace(Connection::default());
+    }
+
     async fn assign(&self, tasks: &[Task]) {
         self.handle
             .assign(Assignments {

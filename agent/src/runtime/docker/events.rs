@@ -59,7 +59,11 @@ async fn next(
                 match tokio::time::timeout(RENEW, events.next()).await {
                     Ok(Some(Ok(event))) => match task(&event) {
                         Some(task) => {
-                            return (RuntimeEvent::Changed(task), State::Connected(events));
+                            let told = match event.action.as_deref() {
+                                Some("die") => RuntimeEvent::Ended(task),
+                                _ => RuntimeEvent::Changed(task),
+                            };
+                            return (told, State::Connected(events));
                         }
                         None => State::Connected(events),
                     },

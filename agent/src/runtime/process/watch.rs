@@ -67,7 +67,7 @@ impl Watcher {
     pub(super) fn events(&self) -> BoxStream<'static, RuntimeEvent> {
         BroadcastStream::new(self.events.subscribe())
             .map(|event| match event {
-                Ok(task) => RuntimeEvent::Changed(task),
+                Ok(task) => RuntimeEvent::Ended(task),
                 Err(_) => RuntimeEvent::Relist,
             })
             .boxed()
