@@ -1,7 +1,7 @@
 //! One agent's stream: assignments, tables and managers out, heartbeats and reports in.
 //!
 //! ```text
-//! opened ──hello──► state is current ──► Welcome, complete set, table, managers ──► differences …
+//! opened ──hello──► state is current ──► node is ready ──► Welcome, complete set, table, managers ──► differences …
 //!     ends when: the agent goes · a later session replaces it · the node is removed · shutdown
 //! ```
 
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use swarmlet_core::model::{NodeId, Version};
+use swarmlet_core::model::{NodeId, NodeState, Version};
 use swarmlet_core::state::State;
 use swarmlet_proto::v1;
 use swarmlet_proto::v1::agent_message::Kind as From;
@@ -35,6 +35,10 @@ const HELLO_WAIT: Duration = Duration::from_secs(5);
 /// How long a session waits for this manager's state to be current. An election takes less;
 /// after it the agent had better try another manager.
 const CURRENT_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a welcome waits for the leader to take note of the node: an election in between
+/// must not keep the node from its tasks.
+const READY_WAIT: Duration = Duration::from_secs(1);
 
 /// Differences are sent at most this often; what changes meanwhile goes together. The first
 /// after a while goes at once, so that nobody is sent to a container that has died.
@@ -109,8 +113,25 @@ impl Session {
         self.collector.report(&self.node, news);
         tokio::select! {
             end = self.listen(inbound) => end,
-            end = self.tell() => end,
+            end = async {
+                self.ready().await;
+                self.tell().await
+            } => end,
             status = self.leaderless() => Err(status),
+        }
+    }
+
+    /// Waits until the cluster counts the node as ready, so that whoever waits for the welcome
+    /// (`swarmlet join` does) finds a node that gets tasks.
+    async fn ready(&self) {
+        let mut states = self.raft.watch_state();
+        let ready = states.wait_for(|state| {
+            state
+                .node(&self.node)
+                .is_none_or(|node| node.status.state == NodeState::Ready)
+        });
+        if timeout(READY_WAIT, ready).await.is_err() {
+            tracing::debug!(node = %self.node, "the node is welcomed before the leader knows of it");
         }
     }
 
