@@ -6,13 +6,19 @@ TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 BINARY := $(TARGET_DIR)/$(TRIPLE)/debug/swarmlet
 
-.PHONY: help build demo check test test-fast test-hosts static deny
+.PHONY: help build deb cargo-deb demo check test test-fast test-hosts static deny
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 build: ## Builds the static binary, optimised.
 	$(CARGO) build --release --locked
+
+deb: build cargo-deb ## Builds the Debian package, in target/debian.
+	cd cli && $(CARGO) deb --no-build --no-dbgsym --locked --target $(TRIPLE) --output $(TARGET_DIR)/debian/
+
+cargo-deb:
+	@command -v cargo-deb >/dev/null || $(CARGO) install cargo-deb --locked
 
 demo: ## Three nodes on this machine, ten containers, requests through each; Ctrl-C ends it.
 	$(CARGO) run --release --locked --quiet -- demo $(ARGS)
@@ -37,7 +43,7 @@ static:
 	then echo "swarmlet is statically linked"; \
 	else echo "swarmlet must be statically linked, but ldd says:"; ldd $(BINARY); exit 1; fi
 
-test-hosts: ## Clusters on hosts of their own: network namespaces with an engine each (as root).
+test-hosts: cargo-deb ## Clusters on hosts of their own: network namespaces with an engine each (as root).
 	integration-tests/install-prerequisites
 	$(CARGO) build --locked
 	$(CARGO) test --locked -p swarmlet-integration-tests -- --test-threads=1 --nocapture

@@ -28,6 +28,7 @@ const PACKAGED_UNITS: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/syst
 const UNITS: &str = "/etc/systemd/system";
 const SETTINGS: &str = "/etc/swarmlet/swarmlet.env";
 const DATA_DIR: &str = "/var/lib/swarmlet";
+const SOCKET_DIR: &str = "/run/swarmlet";
 
 /// All files, below a root.
 pub(super) struct Files {
@@ -148,6 +149,11 @@ impl Files {
             .and_then(|command| command.split(' ').next())
             .with_context(|| format!("{} has no ExecStart", path.display()))?;
         Ok(Some(PathBuf::from(program)))
+    }
+
+    /// Removes the folder of the local socket; it stays where the socket is still in it.
+    pub(super) fn remove_socket_dir(&self) {
+        let _ = fs::remove_dir(self.at(SOCKET_DIR));
     }
 
     /// Removes the unit, and the program where it is the one that `install` put there.

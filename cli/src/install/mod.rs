@@ -109,6 +109,7 @@ pub(crate) async fn uninstall(args: &UninstallArgs) -> Result<()> {
         Ok(halted) => print(&halted.to_string())?,
         Err(error) => eprintln!("WARNING: not everything of this node has stopped: {error:#}"),
     }
+    files.remove_socket_dir();
     for removed in files.remove_program_and_unit(installed.as_deref())? {
         print(&format!("Removed {}\n", removed.display()))?;
     }
