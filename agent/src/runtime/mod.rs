@@ -6,6 +6,7 @@
 //! look and nothing else.
 
 pub mod docker;
+mod exits;
 mod placeholder;
 pub mod process;
 

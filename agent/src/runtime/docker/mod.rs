@@ -21,7 +21,9 @@ use bollard::query_parameters::{
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use swarmlet_core::model::{Resources, RuntimeKind, Task, TaskId, TaskPort};
+use tokio::time::Instant;
 
+use super::exits::Exits;
 use super::{
     Container, ContainerState, DetectError, Engine, Runtime, RuntimeError, RuntimeEvent, Scope,
     go_arch,
@@ -36,6 +38,13 @@ const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What a stop may take beyond the grace period: the kill, and the clean-up after it.
 const STOP_SLACK: Duration = Duration::from_secs(30);
+
+/// How long an engine may go on saying that a container runs whose process has ended: it
+/// cleans up first. After this it is believed.
+const CLEAN_UP: Duration = Duration::from_secs(3);
+
+/// Pause between two looks at such a container.
+const CLEAN_UP_POLL: Duration = Duration::from_millis(20);
 
 /// Containers looked at at the same time.
 const CONCURRENT_INSPECTIONS: usize = 8;
@@ -55,6 +64,7 @@ mod label {
 #[derive(Debug, Clone)]
 pub struct DockerRuntime {
     host: String,
+    exits: Exits,
 }
 
 impl DockerRuntime {
@@ -74,6 +84,7 @@ impl DockerRuntime {
         }
         Ok(Self {
             host: host.to_owned(),
+            exits: Exits::default(),
         })
     }
 
@@ -140,8 +151,17 @@ impl DockerRuntime {
         let client = self.client(CALL_DEADLINE)?;
         let call = client.inspect_container(id, None::<InspectContainerOptions>);
         match self.call(CALL_DEADLINE, call).await? {
-            Answer::Value(found) => Ok(observe::container(&found)),
-            Answer::Error(404, _) => Ok(None),
+            Answer::Value(found) => {
+                let container = observe::container(&found);
+                if let Some(container) = &container {
+                    self.exits.observe(container);
+                }
+                Ok(container)
+            }
+            Answer::Error(404, _) => {
+                self.exits.forget(id);
+                Ok(None)
+            }
             Answer::Error(_, message) => Err(RuntimeError::Refused(message)),
         }
     }
@@ -151,9 +171,22 @@ impl DockerRuntime {
         scope: &Scope,
         task: &TaskId,
     ) -> Result<Option<Container>, RuntimeError> {
-        match self.find(scope, task).await? {
-            Some(id) => self.inspect_id(&id).await,
-            None => Ok(None),
+        let Some(id) = self.find(scope, task).await? else {
+            return Ok(None);
+        };
+        let deadline = Instant::now() + CLEAN_UP;
+        loop {
+            let found = self.inspect_id(&id).await?;
+            match &found {
+                Some(container) if self.exits.contradicts(container) => {}
+                _ => return Ok(found),
+            }
+            if Instant::now() >= deadline {
+                // The engine knows better after all.
+                self.exits.forget(&id);
+                return Ok(found);
+            }
+            tokio::time::sleep(CLEAN_UP_POLL).await;
         }
     }
 
@@ -321,7 +354,7 @@ impl Runtime for DockerRuntime {
     }
 
     fn events(&self, scope: &Scope) -> BoxStream<'static, RuntimeEvent> {
-        events::stream(self.clone(), scope)
+        stream::select(self.exits.events(), events::stream(self.clone(), scope)).boxed()
     }
 
     fn stop<'a>(

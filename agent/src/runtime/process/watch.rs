@@ -1,22 +1,18 @@
 //! Notices the end of a task's process within milliseconds.
 
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{BoxStream, StreamExt};
-use rustix::process::{PidfdFlags, pidfd_open};
 use swarmlet_core::model::TaskId;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::broadcast;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::files::TaskDir;
-use super::stat;
 use crate::runtime::RuntimeEvent;
+use crate::runtime::exits::descriptor;
 
 /// How often the lock is looked at where the kernel has no process descriptors (before 5.3),
 /// and after a descriptor said that a process ended.
@@ -103,13 +99,4 @@ async fn wait(dir: &TaskDir, shim: u32) {
             None => sleep(POLL).await,
         }
     }
-}
-
-fn descriptor(pid: u32) -> Option<AsyncFd<OwnedFd>> {
-    let process = pidfd_open(stat::pid_of(pid)?, PidfdFlags::empty()).ok()?;
-    #[expect(
-        deprecated,
-        reason = "its unsafe successor asks that the descriptor stays open, which owning it ensures"
-    )]
-    AsyncFd::with_interest(process, Interest::READABLE).ok()
 }
