@@ -24,6 +24,7 @@ pub mod model;
 pub mod orchestrator;
 pub mod random;
 pub mod scheduler;
+pub mod schema;
 pub mod state;
 #[cfg(test)]
 mod testing;

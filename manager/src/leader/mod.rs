@@ -24,7 +24,7 @@ use swarmlet_core::apply::Rejection;
 use swarmlet_core::command::Command;
 use swarmlet_core::model::{TaskState, Timestamp};
 use swarmlet_core::state::State;
-use swarmlet_core::{drain, liveness, next_deadline, orchestrator, scheduler};
+use swarmlet_core::{drain, liveness, next_deadline, orchestrator, scheduler, schema};
 
 use crate::raft::{ProposeError, Raft};
 use crate::{clock, random};
@@ -125,6 +125,7 @@ fn decide(state: &State, memory: &Memory, now: Timestamp) -> Vec<Command> {
     commands.extend(orchestrator::reconcile(state, now, seed));
     commands.extend(scheduler::schedule(state, now, seed));
     commands.extend(drain::advance(state, &memory.acks(), now));
+    commands.extend(schema::advance(state));
     commands
 }
 
