@@ -22,6 +22,7 @@ pub use crate::control::server::SocketError;
 use crate::{
     balancer,
     control::server::{ControlSocket, Service},
+    engine::{Crew, Epoll},
     shared::Shared,
 };
 
@@ -37,6 +38,8 @@ pub struct Config {
     pub ingress: Vec<IpAddr>,
     /// How long connections may live on after the end was asked for.
     pub drain_timeout: Duration,
+    /// Threads that forward. `None` takes one for each core.
+    pub threads: Option<usize>,
     /// Client connections at once; more wait in the kernel's queue. `None`
     /// takes what the limit of open files allows.
     pub max_connections: Option<usize>,
@@ -72,6 +75,9 @@ pub enum Error {
     /// Signals cannot be listened to.
     #[error("cannot listen to signals")]
     Signals(#[source] io::Error),
+    /// The threads that forward cannot be started.
+    #[error("cannot start to forward")]
+    Engine(#[source] io::Error),
     /// No address to answer on.
     #[error("no ingress address is given, name at least one")]
     NoIngress,
@@ -86,6 +92,7 @@ impl Config {
             control_mode: 0o600,
             ingress: vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
             drain_timeout: Duration::from_secs(30),
+            threads: None,
             max_connections: None,
             timeouts: Timeouts::default(),
         }
@@ -109,9 +116,8 @@ impl Default for Timeouts {
 /// by SIGTERM or over the control socket. Raises the process's soft limit of
 /// open files to the hard one.
 ///
-/// On a multi-thread runtime every thread forwards. Build it with
-/// `event_interval(1)`: with tokio's default small requests wait long behind
-/// bulk transfers.
+/// Forwarding has threads of its own; on the runtime are only the tables, the
+/// control socket and the probes, for which one thread is enough.
 ///
 /// # Errors
 ///
@@ -126,7 +132,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
         .max_connections
         .unwrap_or_else(connections_by_file_limit);
     let shared = Arc::new(Shared::new(config.timeouts, max_connections));
-    let balancer = balancer::spawn(Arc::clone(&shared), config.ingress);
+    let threads = config.threads.unwrap_or_else(cores);
+    let crew = Crew::start::<Epoll>(&shared, threads).map_err(Error::Engine)?;
+    let crew = Arc::new(crew);
+    let balancer = balancer::spawn(Arc::clone(&shared), Arc::clone(&crew), config.ingress);
     let shutdown = CancellationToken::new();
     let service = Service {
         balancer: balancer.clone(),
@@ -134,16 +143,15 @@ pub async fn run(config: Config) -> Result<(), Error> {
         shutdown: shutdown.clone(),
         ended: shared.abort.clone(),
     };
-    tracing::info!(control = %config.control.display(), max_connections, "balancer started");
+    tracing::info!(control = %config.control.display(), max_connections, threads, "balancer started");
     tokio::select! {
         // Cancelled with this block, and the socket's file removed with it.
         () = socket.serve(service) => {}
         () = until_drained(&mut terminate, &shutdown, &balancer, &shared, config.drain_timeout) => {}
     }
     shared.abort.cancel();
-    shared.connections.close();
+    crew.end().await;
     shared.probes.close();
-    shared.connections.wait().await;
     shared.probes.wait().await;
     tracing::info!("balancer ended");
     Ok(())
@@ -163,15 +171,19 @@ async fn until_drained(
     if balancer.stop_listening().await.is_err() {
         return;
     }
-    shared.connections.close();
-    tracing::info!(connections = shared.connections.len(), "draining");
+    let room = &shared.room;
+    tracing::info!(connections = room.taken(), "draining");
     tokio::select! {
-        () = shared.connections.wait() => {}
+        () = room.until_empty() => {}
         _ = terminate.recv() => tracing::warn!("told again to end, resetting what is left"),
         () = tokio::time::sleep(drain_timeout) => {
-            tracing::warn!(connections = shared.connections.len(), "drain timeout, resetting");
+            tracing::warn!(connections = room.taken(), "drain timeout, resetting");
         }
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Two descriptors for each connection, and an eighth, at least 64, in reserve
