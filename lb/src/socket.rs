@@ -102,6 +102,11 @@ impl Socket {
         }
     }
 
+    /// Whether it has a peer.
+    pub(crate) fn is_connected(&self) -> bool {
+        rustix::net::getpeername(&self.fd).is_ok_and(|peer| peer.is_some())
+    }
+
     /// The options of a connection that lasts; see [`set_lasting_options`].
     pub(crate) fn settle(&mut self) -> io::Result<()> {
         set_lasting_options(&self.fd)?;

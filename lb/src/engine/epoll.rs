@@ -35,7 +35,7 @@ use super::{
     wheel::{TICK_MS, Wheel},
 };
 use crate::{
-    connection::{Connection, Event, Limits, Side},
+    connection::{Connection, Limits, Side},
     engine::vitals::Vitals,
     shared::Shared,
 };
@@ -256,7 +256,7 @@ impl Epoll {
                 continue;
             };
             if let Some(slot) = self.slots.get_mut(key) {
-                slot.tell(Event::Timer, &self.tools);
+                slot.note_timer(&self.tools);
             }
             self.drive(key);
         }

@@ -9,6 +9,7 @@
 mod balance;
 mod control;
 mod failures;
+mod hostile;
 mod lifecycle;
 mod ports;
 mod streams;

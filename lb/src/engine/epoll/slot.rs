@@ -109,6 +109,18 @@ impl Slot {
         }
     }
 
+    /// The timer has fired.
+    pub(super) fn note_timer(&mut self, tools: &Tools) {
+        if self.machine.is_connecting()
+            && let Some(endpoint) = &self.endpoint
+            && endpoint.is_connected()
+        {
+            // Under a burst the word of it may still wait among many others.
+            self.note_ready(Side::Endpoint, EventFlags::OUT, tools);
+        }
+        self.tell(Event::Timer, tools);
+    }
+
     /// Does what the machine asks for until it has no more to ask or its turn
     /// is over. `Break` when the connection is over.
     pub(super) fn drive(&mut self, key: Key, tools: &mut Tools) -> ControlFlow<()> {
