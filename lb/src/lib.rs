@@ -23,7 +23,8 @@
 //!   an engine can be replaced by another without touching the rest;
 //! * `probe`: asks endpoints that did not answer whether they do again;
 //! * [`control`]: the socket, its wire format, and the client the daemon uses;
-//! * [`run`]: how all of it starts and ends.
+//! * [`run`]: how all of it starts and ends;
+//! * [`standalone`]: the same without a daemon, by a configuration file.
 //!
 //! Invariants:
 //!
@@ -48,6 +49,7 @@ pub mod run;
 mod select;
 mod shared;
 mod socket;
+pub mod standalone;
 pub mod status;
 pub mod table;
 

@@ -123,61 +123,87 @@ impl Default for Timeouts {
 ///
 /// Only before it begins to forward; see [`Error`].
 pub async fn run(config: Config) -> Result<(), Error> {
-    if config.ingress.is_empty() {
-        return Err(Error::NoIngress);
-    }
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let socket = ControlSocket::bind(&config.control, config.control_mode).await?;
-    let max_connections = config
-        .max_connections
-        .unwrap_or_else(connections_by_file_limit);
-    let shared = Arc::new(Shared::new(config.timeouts, max_connections));
-    let threads = config.threads.unwrap_or_else(cores);
-    let crew = Crew::start::<Epoll>(&shared, threads).map_err(Error::Engine)?;
-    let crew = Arc::new(crew);
-    let balancer = balancer::spawn(Arc::clone(&shared), Arc::clone(&crew), config.ingress);
-    let shutdown = CancellationToken::new();
-    let service = Service {
-        balancer: balancer.clone(),
-        events: shared.events.clone(),
-        shutdown: shutdown.clone(),
-        ended: shared.abort.clone(),
-    };
-    tracing::info!(control = %config.control.display(), max_connections, threads, "balancer started");
-    tokio::select! {
-        // Cancelled with this block, and the socket's file removed with it.
-        () = socket.serve(service) => {}
-        () = until_drained(&mut terminate, &shutdown, &balancer, &shared, config.drain_timeout) => {}
-    }
-    shared.abort.cancel();
-    crew.end().await;
-    shared.probes.close();
-    shared.probes.wait().await;
-    tracing::info!("balancer ended");
+    let running = Running::start(config)?;
+    running.until_ended(Some(socket), &mut terminate).await;
     Ok(())
 }
 
-async fn until_drained(
-    terminate: &mut Signal,
-    shutdown: &CancellationToken,
-    balancer: &balancer::Handle,
-    shared: &Shared,
+/// A balancer at work.
+pub(crate) struct Running {
+    pub(crate) balancer: balancer::Handle,
+    shared: Arc<Shared>,
+    crew: Arc<Crew>,
     drain_timeout: Duration,
-) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        () = shutdown.cancelled() => {}
+}
+
+impl Running {
+    /// Starts to forward, with an empty table.
+    pub(crate) fn start(config: Config) -> Result<Self, Error> {
+        if config.ingress.is_empty() {
+            return Err(Error::NoIngress);
+        }
+        let max_connections = config
+            .max_connections
+            .unwrap_or_else(connections_by_file_limit);
+        let shared = Arc::new(Shared::new(config.timeouts, max_connections));
+        let threads = config.threads.unwrap_or_else(cores);
+        let crew = Crew::start::<Epoll>(&shared, threads).map_err(Error::Engine)?;
+        let crew = Arc::new(crew);
+        tracing::info!(max_connections, threads, "balancer started");
+        Ok(Self {
+            balancer: balancer::spawn(Arc::clone(&shared), Arc::clone(&crew), config.ingress),
+            shared,
+            crew,
+            drain_timeout: config.drain_timeout,
+        })
     }
-    if balancer.stop_listening().await.is_err() {
-        return;
+
+    /// Serves the control socket, if there is one, until the end was asked for
+    /// and the connections are gone.
+    pub(crate) async fn until_ended(self, socket: Option<ControlSocket>, terminate: &mut Signal) {
+        let shutdown = CancellationToken::new();
+        let service = Service {
+            balancer: self.balancer.clone(),
+            events: self.shared.events.clone(),
+            shutdown: shutdown.clone(),
+            ended: self.shared.abort.clone(),
+        };
+        let serve = async {
+            match socket {
+                Some(socket) => socket.serve(service).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // Cancelled with this block, and the socket's file removed with it.
+            () = serve => {}
+            () = self.until_drained(terminate, &shutdown) => {}
+        }
+        self.shared.abort.cancel();
+        self.crew.end().await;
+        self.shared.probes.close();
+        self.shared.probes.wait().await;
+        tracing::info!("balancer ended");
     }
-    let room = &shared.room;
-    tracing::info!(connections = room.taken(), "draining");
-    tokio::select! {
-        () = room.until_empty() => {}
-        _ = terminate.recv() => tracing::warn!("told again to end, resetting what is left"),
-        () = tokio::time::sleep(drain_timeout) => {
-            tracing::warn!(connections = room.taken(), "drain timeout, resetting");
+
+    async fn until_drained(&self, terminate: &mut Signal, shutdown: &CancellationToken) {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            () = shutdown.cancelled() => {}
+        }
+        if self.balancer.stop_listening().await.is_err() {
+            return;
+        }
+        let room = &self.shared.room;
+        tracing::info!(connections = room.taken(), "draining");
+        tokio::select! {
+            () = room.until_empty() => {}
+            _ = terminate.recv() => tracing::warn!("told again to end, resetting what is left"),
+            () = tokio::time::sleep(self.drain_timeout) => {
+                tracing::warn!(connections = room.taken(), "drain timeout, resetting");
+            }
         }
     }
 }
