@@ -190,3 +190,6 @@ fn work<E: Engine>(context: &Context) {
     // Nothing begins here any more, whatever the table.
     mailbox.acknowledge(u64::MAX);
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,11 +42,12 @@ use crate::{
 
 /// Events taken at a time.
 const BATCH: usize = 256;
-/// Bytes that a connection may move in its turn while others wait for theirs.
-const BUSY_TURN: u32 = 64 * 1024;
-/// Bytes that it may move while it is alone, before the kernel is asked whether
-/// it still is.
-const LONE_TURN: u32 = 1024 * 1024;
+/// Bytes that the connections that are ready may move together before the
+/// kernel is asked again who is: what a small request may find in front of it,
+/// about a tenth of a millisecond.
+const ROUND: usize = 1024 * 1024;
+/// Bytes that each of them may move in any case.
+const MIN_TURN: usize = 64 * 1024;
 /// Most that a turn of the loop sleeps after the kernel refused to wait.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -79,8 +80,8 @@ struct Tools {
     uncounted: Vec<Key>,
     uncounted_since_ms: u64,
     connections: usize,
-    /// Whether others wait for their turn.
-    is_busy: bool,
+    /// Bytes that a connection may move in its turn.
+    turn: u32,
 }
 
 /// What an event is about, as it comes back from the kernel.
@@ -116,7 +117,7 @@ impl Engine for Epoll {
                 uncounted: Vec::new(),
                 uncounted_since_ms: 0,
                 connections: 0,
-                is_busy: false,
+                turn: 0,
                 context,
             },
         })
@@ -141,7 +142,7 @@ impl Engine for Epoll {
             }
             self.tools.read_clock();
             let left = self.tools.runnable.len();
-            self.tools.is_busy = events.len() + left > 1;
+            self.tools.turn = turn(events.len() + left);
             for event in &events {
                 if self.handle(event).is_break() {
                     return;
@@ -330,11 +331,6 @@ impl Tools {
         self.mailbox().set_load(connections);
     }
 
-    /// Bytes that a connection may move in its turn.
-    fn turn(&self) -> u32 {
-        if self.is_busy { BUSY_TURN } else { LONE_TURN }
-    }
-
     fn register(&self, socket: impl std::os::fd::AsFd, key: Key, side: Side) -> io::Result<()> {
         use epoll::EventFlags;
         let flags =
@@ -386,6 +382,12 @@ fn limits(shared: &Shared) -> Limits {
         half_closed_ms: ms(shared.timeouts.half_closed),
         idle_ms: ms(shared.timeouts.idle),
     }
+}
+
+/// What one of so many that are ready may move.
+fn turn(ready: usize) -> u32 {
+    let bytes = (ROUND / ready.max(1)).max(MIN_TURN);
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 fn timespec(ms: u64) -> Timespec {

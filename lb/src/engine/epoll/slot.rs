@@ -124,7 +124,7 @@ impl Slot {
     /// Does what the machine asks for until it has no more to ask or its turn
     /// is over. `Break` when the connection is over.
     pub(super) fn drive(&mut self, key: Key, tools: &mut Tools) -> ControlFlow<()> {
-        let mut left = tools.turn();
+        let mut left = tools.turn;
         // Bytes in the shared buffer. The machine asks for them to be sent
         // before anything else is received.
         let mut fresh = 0;
