@@ -6,7 +6,29 @@
 //! What engines have in common is here: the threads, and how they are told what
 //! to listen on. `epoll` is the engine there is. Another one, by completions
 //! instead of readiness, would be a second file beside it: an [`Engine`] that
-//! submits what [`crate::connection::Operation`]s ask for.
+//! submits what [`crate::connection::Operation`]s ask for. How io_uring's
+//! completions would map:
+//!
+//! | operation | submission | completion |
+//! |---|---|---|
+//! | `Connect` | socket, connect, linked | `Connected`, `ConnectFailed` |
+//! | `Receive` | recv into a provided buffer | `Received`, `Ended`, `Failed` |
+//! | `Send` | send from that buffer, again after a short one | `Sent` |
+//! | `ShutDown`, `Close`, `Reset` | shutdown, close | none that the machine hears of |
+//! | `ArmTimer` | the same wheel; one timeout for the next tick | `Timer` |
+//!
+//! It would tell `Readable` and `Writable` of a side once, when that is
+//! connected, and never `...Blocked`: the machine then asks for one receive for
+//! each direction and leaves it under way. A multishot poll for hang-ups and
+//! errors tells `HungUp` and `Failing`. What a receive under way at the end
+//! needs, and epoll does not, is to be cancelled before its buffer is used
+//! again; a completion of an earlier use of a slot is told by its generation.
+//!
+//! Whose turn it is among a port's endpoints is settled under the port's lock,
+//! by whichever thread asks. An atomic ticket would do for equal weights on a
+//! set that never changes, but not for weights, ejections and tables that change
+//! the set between a ticket and its use; the lock makes all of these exact, and
+//! is held for a small part of what a connection costs.
 //!
 //! Listening sockets are shared by all threads. Sockets of each thread's own
 //! (`SO_REUSEPORT`) would spread connections by hash, unevenly when they are

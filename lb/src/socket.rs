@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
@@ -100,6 +100,12 @@ impl Socket {
             // It came and went.
             Ok(Ok(())) => Errno::CONNRESET.into(),
         }
+    }
+
+    /// Where it is connected to, while it is.
+    pub(crate) fn peer_ip(&self) -> Option<IpAddr> {
+        let peer = rustix::net::getpeername(&self.fd).ok()??;
+        SocketAddr::try_from(peer).ok().map(|peer| peer.ip())
     }
 
     /// Whether it has a peer.

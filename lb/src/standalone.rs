@@ -93,7 +93,7 @@ pub enum Error {
 /// [[listeners]]
 /// port = 80
 /// service = "web"               # a label for logs and the status
-/// policy = "round_robin"
+/// policy = "round_robin"        # or "least_conn", "source_hash"
 ///
 /// [[listeners.endpoints]]
 /// address = "10.0.0.1:8080"

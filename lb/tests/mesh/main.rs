@@ -11,6 +11,7 @@ mod control;
 mod failures;
 mod hostile;
 mod lifecycle;
+mod policies;
 mod ports;
 mod streams;
 #[path = "../support/mod.rs"]

@@ -190,12 +190,13 @@ impl Slot {
     /// Another endpoint if there is one; else one that stayed silent, for a SYN
     /// may have been lost. One that refused will refuse again.
     fn choose(&self) -> Option<Lease> {
+        let source = || self.client.as_ref().and_then(Socket::peer_ip);
         match &self.tried {
-            None => self.port.choose(&[]),
+            None => self.port.choose(&[], source),
             Some(tried) => self
                 .port
-                .choose(&tried.failed)
-                .or_else(|| self.port.choose(&tried.refused)),
+                .choose(&tried.failed, source)
+                .or_else(|| self.port.choose(&tried.refused, source)),
         }
     }
 
