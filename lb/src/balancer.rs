@@ -20,6 +20,7 @@ use tokio::{
 
 use self::published::Published;
 use crate::{
+    engine::Crew,
     event::Event,
     port::Endpoint,
     shared::Shared,
@@ -86,10 +87,11 @@ impl Handle {
 
 /// Starts the balancer's task, with an empty table. It ends when the last
 /// handle is dropped.
-pub(crate) fn spawn(shared: Arc<Shared>, ingress: Vec<IpAddr>) -> Handle {
+pub(crate) fn spawn(shared: Arc<Shared>, crew: Arc<Crew>, ingress: Vec<IpAddr>) -> Handle {
     let (sender, receiver) = mpsc::channel(QUEUE);
     let balancer = Balancer {
         shared,
+        crew,
         ingress,
         version: 0,
         published: BTreeMap::new(),
@@ -105,6 +107,7 @@ pub(crate) fn spawn(shared: Arc<Shared>, ingress: Vec<IpAddr>) -> Handle {
 
 struct Balancer {
     shared: Arc<Shared>,
+    crew: Arc<Crew>,
     ingress: Vec<IpAddr>,
     version: u64,
     published: BTreeMap<u16, Published>,
@@ -124,7 +127,7 @@ impl Balancer {
             let command = tokio::select! {
                 command = commands.recv() => command,
                 () = sleep_until(self.retry_at), if !self.told_errors.is_empty() => {
-                    self.retry_failed();
+                    self.retry_failed().await;
                     continue;
                 }
             };
@@ -160,12 +163,13 @@ impl Balancer {
             error,
         })?;
         self.removed.retain(|endpoint| endpoint.active() > 0);
-        self.close_unlisted(&table).await;
+        self.close_unlisted(&table);
         for listener in &table.listeners {
             self.update(listener);
         }
         self.version = table.version;
         self.bind_new();
+        self.publish().await;
         tracing::info!(
             version = self.version,
             ports = self.published.len(),
@@ -178,7 +182,7 @@ impl Balancer {
         })
     }
 
-    async fn close_unlisted(&mut self, table: &Table) {
+    fn close_unlisted(&mut self, table: &Table) {
         let gone: Vec<u16> = self
             .published
             .keys()
@@ -199,7 +203,6 @@ impl Balancer {
             let endpoints = published.port().clear();
             self.removed
                 .extend(endpoints.into_iter().filter(|e| e.active() > 0));
-            published.close().await;
         }
     }
 
@@ -236,12 +239,23 @@ impl Balancer {
         self.tell_errors();
     }
 
-    fn retry_failed(&mut self) {
+    async fn retry_failed(&mut self) {
         for published in self.published.values_mut() {
             published.retry_failed();
         }
         self.retry_at = Instant::now() + self.shared.timeouts.bind_retry;
+        self.publish().await;
         self.tell_errors();
+    }
+
+    /// Has every engine listen on what is bound, and on nothing else. Once this
+    /// returns, sockets that are bound no longer are closed, and no engine has a
+    /// choice made before the present table still to act on.
+    async fn publish(&self) {
+        let published = self.published.values();
+        self.crew
+            .publish(published.flat_map(Published::listening).collect())
+            .await;
     }
 
     /// Tells which ports are not bound, if that has changed.
@@ -265,8 +279,9 @@ impl Balancer {
         // No more retries: nothing is to be bound any more.
         self.told_errors.clear();
         for published in self.published.values_mut() {
-            published.stop_listening().await;
+            published.stop_listening();
         }
+        self.publish().await;
     }
 
     fn status(&mut self) -> Status {

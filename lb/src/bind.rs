@@ -2,15 +2,14 @@
 //! just as well come from a balancer that is being replaced.
 //!
 //! What accepted connections must have is set on the listener: Linux hands it
-//! down (no delay, keepalive, user timeout, linger), which saves four system
+//! down (no delay, keepalive, linger), which saves half a dozen system
 //! calls for each connection and leaves no moment without them.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, os::fd::OwnedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
 
-use crate::forward::socket::{reset_when_dropped, set_connection_options};
+use crate::socket::{reset_when_closed, set_lasting_options};
 
 /// Connections that may wait to be accepted. The kernel lowers it to
 /// `net.core.somaxconn`, 4096 by default since Linux 5.4.
@@ -22,7 +21,7 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 ///
 /// Whatever the system says to making, binding or listening.
-pub(crate) fn listen(address: SocketAddr) -> io::Result<Option<TcpListener>> {
+pub(crate) fn listen(address: SocketAddr) -> io::Result<Option<OwnedFd>> {
     match try_listen(address) {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if is_missing_ipv6(address, &error) => Ok(None),
@@ -30,7 +29,7 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<Option<TcpListener>> {
     }
 }
 
-fn try_listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn try_listen(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -43,11 +42,11 @@ fn try_listen(address: SocketAddr) -> io::Result<TcpListener> {
     // Connections of an earlier process in TIME_WAIT must not keep the port.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    set_connection_options(&socket)?;
-    reset_when_dropped(&socket)?;
+    set_lasting_options(&socket)?;
+    reset_when_closed(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 fn is_missing_ipv6(address: SocketAddr, error: &io::Error) -> bool {
@@ -62,19 +61,27 @@ fn is_missing_ipv6(address: SocketAddr, error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::Ipv6Addr, time::Duration};
+    use std::{
+        net::{Ipv6Addr, TcpListener, TcpStream},
+        time::Duration,
+    };
 
     use socket2::SockRef;
-    use tokio::net::TcpStream;
 
     use super::*;
 
-    #[tokio::test]
-    async fn accepted_connections_inherit_what_the_listener_has() {
-        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap().unwrap();
-        let address = listener.local_addr().unwrap();
-        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (_client, (accepted, _)) = (client.unwrap(), accepted.unwrap());
+    fn listener(address: &str) -> TcpListener {
+        let fd = listen(address.parse().unwrap()).unwrap();
+        let listener = TcpListener::from(fd.expect("there is IPv4"));
+        listener.set_nonblocking(false).unwrap();
+        listener
+    }
+
+    #[test]
+    fn accepted_connections_inherit_what_the_listener_has() {
+        let listener = listener("127.0.0.1:0");
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
         let accepted = SockRef::from(&accepted);
         assert!(accepted.tcp_nodelay().unwrap());
         assert!(accepted.keepalive().unwrap());
@@ -82,24 +89,22 @@ mod tests {
             accepted.tcp_keepalive_time().unwrap(),
             Duration::from_secs(30)
         );
-        assert_eq!(
-            accepted.tcp_user_timeout().unwrap(),
-            Some(Duration::from_secs(30))
-        );
+        assert_eq!(accepted.tcp_keepalive_retries().unwrap(), 3);
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), None);
         assert_eq!(accepted.linger().unwrap(), Some(Duration::ZERO));
     }
 
-    #[tokio::test]
-    async fn both_families_bind_one_port() {
-        let v4 = listen("0.0.0.0:0".parse().unwrap()).unwrap().unwrap();
+    #[test]
+    fn both_families_bind_one_port() {
+        let v4 = listener("0.0.0.0:0");
         let port = v4.local_addr().unwrap().port();
         // None on a machine without IPv6; an error never.
         listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).unwrap();
     }
 
-    #[tokio::test]
-    async fn a_taken_port_is_an_error() {
-        let first = listen("127.0.0.1:0".parse().unwrap()).unwrap().unwrap();
+    #[test]
+    fn a_taken_port_is_an_error() {
+        let first = listener("127.0.0.1:0");
         let error = listen(first.local_addr().unwrap()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }

@@ -18,10 +18,13 @@
 //!   one is left out;
 //! * `port`: one published port, where the decisions meet the counters;
 //! * `balancer`: the one owner of tables and listeners;
-//! * `forward`: the data path (accept, connect, relay, probe), the part that
-//!   can be replaced by another engine without touching the rest;
+//! * `connection`: one forwarded connection as a pure state machine;
+//! * `engine`: the data path, threads that run these machines on real sockets;
+//!   an engine can be replaced by another without touching the rest;
+//! * `probe`: asks endpoints that did not answer whether they do again;
 //! * [`control`]: the socket, its wire format, and the client the daemon uses;
-//! * [`run`]: how all of it starts and ends.
+//! * [`run`]: how all of it starts and ends;
+//! * [`standalone`]: the same without a daemon, by a configuration file.
 //!
 //! Invariants:
 //!
@@ -34,15 +37,19 @@
 
 mod balancer;
 mod bind;
+mod connection;
 pub mod control;
+mod engine;
 mod event;
-mod forward;
 mod health;
 mod port;
+mod probe;
 mod random;
 pub mod run;
 mod select;
 mod shared;
+mod socket;
+pub mod standalone;
 pub mod status;
 pub mod table;
 

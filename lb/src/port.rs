@@ -8,6 +8,7 @@ mod endpoint;
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -20,9 +21,9 @@ use crate::{
     event::{Event, Hub},
     health::{Change, Ejection, Health, Outcome},
     random::random,
-    select::{Candidate, EndpointKey, Rotation},
+    select::{Candidate, EndpointKey, Rotation, hash},
     status::{EndpointCondition, EndpointStatus, Traffic},
-    table::{self, EndpointState, Listener},
+    table::{self, EndpointState, Listener, Policy},
 };
 
 /// One published port, shared by its listeners and connections.
@@ -39,6 +40,7 @@ pub(crate) struct Port {
 /// What a choice depends on.
 #[derive(Debug)]
 struct Choice {
+    policy: Policy,
     rotation: Rotation,
     /// In the order of the table.
     endpoints: Vec<EndpointKey>,
@@ -69,6 +71,7 @@ impl Port {
             unserved: AtomicU64::new(0),
             events,
             choice: Mutex::new(Choice {
+                policy: Policy::default(),
                 rotation: Rotation::new(random()),
                 endpoints: Vec::new(),
                 tracked: HashMap::new(),
@@ -95,6 +98,7 @@ impl Port {
                 )
             })
             .collect();
+        choice.policy = listener.policy;
         choice.endpoints.clear();
         for listed in &listener.endpoints {
             let mut tracked = known
@@ -145,9 +149,25 @@ impl Port {
     }
 
     /// Chooses an endpoint for a connection that already failed at `tried`.
-    pub(crate) fn choose(&self, tried: &[EndpointKey]) -> Option<Lease> {
-        let mut choice = self.lock();
-        let key = choice.rotation.choose(tried)?;
+    /// `source` tells where it is from, if that should matter.
+    pub(crate) fn choose(
+        &self,
+        tried: &[EndpointKey],
+        source: impl FnOnce() -> Option<IpAddr>,
+    ) -> Option<Lease> {
+        let mut guard = self.lock();
+        let choice = &mut *guard;
+        let key = match choice.policy {
+            Policy::RoundRobin => choice.rotation.choose(tried)?,
+            Policy::LeastConn => choice.rotation.choose_less_loaded(tried, random(), |key| {
+                let tracked = choice.tracked.get(&key);
+                tracked.map_or(0, |tracked| tracked.endpoint.active())
+            })?,
+            Policy::SourceHash => {
+                let source = source().map_or(0, hash_of);
+                choice.rotation.choose_by_source(tried, source)?
+            }
+        };
         let endpoint = Arc::clone(&choice.tracked.get(&key)?.endpoint);
         Some(Lease::new(
             endpoint,
@@ -254,6 +274,14 @@ impl Port {
     }
 }
 
+/// An IPv4 address is the same whichever family it comes in.
+fn hash_of(source: IpAddr) -> u64 {
+    match source.to_canonical() {
+        IpAddr::V4(ip) => hash(&ip.octets()),
+        IpAddr::V6(ip) => hash(&ip.octets()),
+    }
+}
+
 impl Choice {
     fn candidates(&self) -> Vec<Candidate> {
         self.endpoints
@@ -261,6 +289,7 @@ impl Choice {
             .filter_map(|key| self.tracked.get(key))
             .map(|tracked| Candidate {
                 key: tracked.endpoint.key,
+                identity: hash(tracked.endpoint.id.as_bytes()),
                 weight: tracked.weight,
                 state: tracked.state,
             })

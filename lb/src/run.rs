@@ -22,6 +22,7 @@ pub use crate::control::server::SocketError;
 use crate::{
     balancer,
     control::server::{ControlSocket, Service},
+    engine::{Crew, Epoll},
     shared::Shared,
 };
 
@@ -37,6 +38,8 @@ pub struct Config {
     pub ingress: Vec<IpAddr>,
     /// How long connections may live on after the end was asked for.
     pub drain_timeout: Duration,
+    /// Threads that forward. `None` takes one for each core.
+    pub threads: Option<usize>,
     /// Client connections at once; more wait in the kernel's queue. `None`
     /// takes what the limit of open files allows.
     pub max_connections: Option<usize>,
@@ -72,6 +75,9 @@ pub enum Error {
     /// Signals cannot be listened to.
     #[error("cannot listen to signals")]
     Signals(#[source] io::Error),
+    /// The threads that forward cannot be started.
+    #[error("cannot start to forward")]
+    Engine(#[source] io::Error),
     /// No address to answer on.
     #[error("no ingress address is given, name at least one")]
     NoIngress,
@@ -86,6 +92,7 @@ impl Config {
             control_mode: 0o600,
             ingress: vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
             drain_timeout: Duration::from_secs(30),
+            threads: None,
             max_connections: None,
             timeouts: Timeouts::default(),
         }
@@ -109,69 +116,100 @@ impl Default for Timeouts {
 /// by SIGTERM or over the control socket. Raises the process's soft limit of
 /// open files to the hard one.
 ///
-/// On a multi-thread runtime every thread forwards. Build it with
-/// `event_interval(1)`: with tokio's default small requests wait long behind
-/// bulk transfers.
+/// Forwarding has threads of its own; on the runtime are only the tables, the
+/// control socket and the probes, for which one thread is enough.
 ///
 /// # Errors
 ///
 /// Only before it begins to forward; see [`Error`].
 pub async fn run(config: Config) -> Result<(), Error> {
-    if config.ingress.is_empty() {
-        return Err(Error::NoIngress);
-    }
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let socket = ControlSocket::bind(&config.control, config.control_mode).await?;
-    let max_connections = config
-        .max_connections
-        .unwrap_or_else(connections_by_file_limit);
-    let shared = Arc::new(Shared::new(config.timeouts, max_connections));
-    let balancer = balancer::spawn(Arc::clone(&shared), config.ingress);
-    let shutdown = CancellationToken::new();
-    let service = Service {
-        balancer: balancer.clone(),
-        events: shared.events.clone(),
-        shutdown: shutdown.clone(),
-        ended: shared.abort.clone(),
-    };
-    tracing::info!(control = %config.control.display(), max_connections, "balancer started");
-    tokio::select! {
-        // Cancelled with this block, and the socket's file removed with it.
-        () = socket.serve(service) => {}
-        () = until_drained(&mut terminate, &shutdown, &balancer, &shared, config.drain_timeout) => {}
-    }
-    shared.abort.cancel();
-    shared.connections.close();
-    shared.probes.close();
-    shared.connections.wait().await;
-    shared.probes.wait().await;
-    tracing::info!("balancer ended");
+    let running = Running::start(config)?;
+    running.until_ended(Some(socket), &mut terminate).await;
     Ok(())
 }
 
-async fn until_drained(
-    terminate: &mut Signal,
-    shutdown: &CancellationToken,
-    balancer: &balancer::Handle,
-    shared: &Shared,
+/// A balancer at work.
+pub(crate) struct Running {
+    pub(crate) balancer: balancer::Handle,
+    shared: Arc<Shared>,
+    crew: Arc<Crew>,
     drain_timeout: Duration,
-) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        () = shutdown.cancelled() => {}
+}
+
+impl Running {
+    /// Starts to forward, with an empty table.
+    pub(crate) fn start(config: Config) -> Result<Self, Error> {
+        if config.ingress.is_empty() {
+            return Err(Error::NoIngress);
+        }
+        let max_connections = config
+            .max_connections
+            .unwrap_or_else(connections_by_file_limit);
+        let shared = Arc::new(Shared::new(config.timeouts, max_connections));
+        let threads = config.threads.unwrap_or_else(cores);
+        let crew = Crew::start::<Epoll>(&shared, threads).map_err(Error::Engine)?;
+        let crew = Arc::new(crew);
+        tracing::info!(max_connections, threads, "balancer started");
+        Ok(Self {
+            balancer: balancer::spawn(Arc::clone(&shared), Arc::clone(&crew), config.ingress),
+            shared,
+            crew,
+            drain_timeout: config.drain_timeout,
+        })
     }
-    if balancer.stop_listening().await.is_err() {
-        return;
+
+    /// Serves the control socket, if there is one, until the end was asked for
+    /// and the connections are gone.
+    pub(crate) async fn until_ended(self, socket: Option<ControlSocket>, terminate: &mut Signal) {
+        let shutdown = CancellationToken::new();
+        let service = Service {
+            balancer: self.balancer.clone(),
+            events: self.shared.events.clone(),
+            shutdown: shutdown.clone(),
+            ended: self.shared.abort.clone(),
+        };
+        let serve = async {
+            match socket {
+                Some(socket) => socket.serve(service).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // Cancelled with this block, and the socket's file removed with it.
+            () = serve => {}
+            () = self.until_drained(terminate, &shutdown) => {}
+        }
+        self.shared.abort.cancel();
+        self.crew.end().await;
+        self.shared.probes.close();
+        self.shared.probes.wait().await;
+        tracing::info!("balancer ended");
     }
-    shared.connections.close();
-    tracing::info!(connections = shared.connections.len(), "draining");
-    tokio::select! {
-        () = shared.connections.wait() => {}
-        _ = terminate.recv() => tracing::warn!("told again to end, resetting what is left"),
-        () = tokio::time::sleep(drain_timeout) => {
-            tracing::warn!(connections = shared.connections.len(), "drain timeout, resetting");
+
+    async fn until_drained(&self, terminate: &mut Signal, shutdown: &CancellationToken) {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            () = shutdown.cancelled() => {}
+        }
+        if self.balancer.stop_listening().await.is_err() {
+            return;
+        }
+        let room = &self.shared.room;
+        tracing::info!(connections = room.taken(), "draining");
+        tokio::select! {
+            () = room.until_empty() => {}
+            _ = terminate.recv() => tracing::warn!("told again to end, resetting what is left"),
+            () = tokio::time::sleep(self.drain_timeout) => {
+                tracing::warn!(connections = room.taken(), "drain timeout, resetting");
+            }
         }
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Two descriptors for each connection, and an eighth, at least 64, in reserve

@@ -10,6 +10,9 @@
 //! table that changes nothing for this port changes nothing in its order, and
 //! frequent changes favour nobody, as starting again at the first would.
 
+mod spread;
+
+pub(crate) use self::spread::hash;
 use crate::table::EndpointState;
 
 /// Names an endpoint of this process's life; never given out twice.
@@ -20,6 +23,8 @@ pub(crate) struct EndpointKey(pub(crate) u64);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Candidate {
     pub(crate) key: EndpointKey,
+    /// The same on every node and in every process.
+    pub(crate) identity: u64,
     pub(crate) weight: u32,
     pub(crate) state: EndpointState,
 }
@@ -42,6 +47,7 @@ pub(crate) struct Rotation {
 #[derive(Debug, Clone)]
 struct Member {
     key: EndpointKey,
+    identity: u64,
     weight: u32,
     state: EndpointState,
     ejected: bool,
@@ -155,6 +161,7 @@ impl Rotation {
             }
             None => self.members.push(Member {
                 key: candidate.key,
+                identity: candidate.identity,
                 weight: candidate.weight,
                 state: candidate.state,
                 ejected: false,

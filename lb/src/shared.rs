@@ -1,48 +1,115 @@
 //! What the parts of one balancer have in common.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    ops::RangeInclusive,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
-use tokio::sync::Semaphore;
+use tokio::{runtime::Handle, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{event::Hub, run::Timeouts, select::EndpointKey};
+use crate::{event::Hub, run::Timeouts, select::EndpointKey, socket::ephemeral_ports};
 
 /// Handed to every part; cheap to share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) timeouts: Timeouts,
     pub(crate) events: Hub,
-    /// Every client connection; empty means drained.
-    pub(crate) connections: TaskTracker,
+    /// Room for client connections.
+    pub(crate) room: Arc<Room>,
     /// Probes, which nobody waits for but the end.
     pub(crate) probes: TaskTracker,
-    /// Cancelled when the process ends: what still runs is reset.
+    /// Cancelled when the process ends.
     pub(crate) abort: CancellationToken,
-    /// One permit for each connection there may be: accepting pauses before
-    /// the descriptors run out.
-    pub(crate) capacity: Arc<Semaphore>,
+    /// Ports that the kernel picks as sources of connections.
+    pub(crate) ephemeral_ports: RangeInclusive<u16>,
+    /// Where engine threads, which are none of tokio's, start probes.
+    pub(crate) runtime: Handle,
     next_key: AtomicU64,
+    next_listening_id: AtomicU32,
 }
 
+/// How many client connections there are, and may be: accepting pauses before
+/// the descriptors run out.
+#[derive(Debug)]
+pub(crate) struct Room {
+    limit: usize,
+    taken: AtomicUsize,
+    emptied: Notify,
+}
+
+/// Room for one connection, until dropped.
+#[derive(Debug)]
+pub(crate) struct Permit(Arc<Room>);
+
 impl Shared {
+    /// To be called on a tokio runtime.
     pub(crate) fn new(timeouts: Timeouts, max_connections: usize) -> Self {
         Self {
             timeouts,
             events: Hub::new(),
-            connections: TaskTracker::new(),
+            room: Arc::new(Room {
+                limit: max_connections.max(1),
+                taken: AtomicUsize::new(0),
+                emptied: Notify::new(),
+            }),
             probes: TaskTracker::new(),
             abort: CancellationToken::new(),
-            capacity: Arc::new(Semaphore::new(
-                max_connections.clamp(1, Semaphore::MAX_PERMITS),
-            )),
+            ephemeral_ports: ephemeral_ports(),
+            runtime: Handle::current(),
             next_key: AtomicU64::new(1),
+            next_listening_id: AtomicU32::new(1),
         }
     }
 
     pub(crate) fn next_key(&self) -> EndpointKey {
         EndpointKey(self.next_key.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Never the same one twice, for as long as fewer than four thousand
+    /// million sockets were listened on.
+    pub(crate) fn next_listening_id(&self) -> u32 {
+        self.next_listening_id.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Room {
+    /// Takes room for one connection, if there is any.
+    pub(crate) fn take(self: &Arc<Self>) -> Option<Permit> {
+        let before = self.taken.fetch_add(1, Ordering::SeqCst);
+        // Dropped at once if it is one too many.
+        let permit = Permit(Arc::clone(self));
+        (before < self.limit).then_some(permit)
+    }
+
+    /// Connections now.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.taken() >= self.limit
+    }
+
+    /// Waits until there is no connection. Final only once nobody accepts.
+    pub(crate) async fn until_empty(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.taken() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.0.taken.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.emptied.notify_waiters();
+        }
     }
 }

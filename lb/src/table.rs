@@ -41,6 +41,11 @@ pub enum Policy {
     /// Each in turn, exactly, across all threads and in proportion to weight.
     #[default]
     RoundRobin,
+    /// Of two at random the one with fewer connections, in proportion to weight.
+    LeastConn,
+    /// The same endpoint for the same source address, on every node, while the
+    /// endpoint is there.
+    SourceHash,
 }
 
 /// One place that connections can be forwarded to.

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     bind::listen,
-    forward::AcceptLoop,
+    engine::Listening,
     port::Port,
     shared::Shared,
     status::{ListenerStatus, PortError},
@@ -18,7 +18,7 @@ use crate::{
 /// What became of one ingress address.
 #[derive(Debug)]
 enum Binding {
-    Bound(AcceptLoop),
+    Bound(SocketAddr, Arc<Listening>),
     /// The machine has no such family.
     NotNeeded,
     Failed(String),
@@ -84,7 +84,7 @@ impl Published {
             .values()
             .filter_map(|binding| match binding {
                 Binding::Failed(reason) => Some(reason.as_str()),
-                Binding::Bound(_) | Binding::NotNeeded => None,
+                Binding::Bound(..) | Binding::NotNeeded => None,
             })
             .collect();
         (!reasons.is_empty()).then(|| PortError {
@@ -95,7 +95,7 @@ impl Published {
 
     pub(super) fn status(&self) -> ListenerStatus {
         let bound = self.bindings.values().filter_map(|binding| match binding {
-            Binding::Bound(accept_loop) => Some(accept_loop.address()),
+            Binding::Bound(address, _) => Some(*address),
             Binding::NotNeeded | Binding::Failed(_) => None,
         });
         ListenerStatus {
@@ -110,29 +110,30 @@ impl Published {
         }
     }
 
-    /// Closes the listening sockets; they are closed when this returns.
-    pub(super) async fn stop_listening(&mut self) {
-        for binding in std::mem::take(&mut self.bindings).into_values() {
-            if let Binding::Bound(accept_loop) = binding {
-                accept_loop.stop().await;
-            }
-        }
+    /// The listening sockets, for the engines to accept from.
+    pub(super) fn listening(&self) -> impl Iterator<Item = Arc<Listening>> {
+        self.bindings.values().filter_map(|binding| match binding {
+            Binding::Bound(_, listening) => Some(Arc::clone(listening)),
+            Binding::NotNeeded | Binding::Failed(_) => None,
+        })
     }
 
-    /// The same, for good.
-    pub(super) async fn close(mut self) {
-        self.stop_listening().await;
+    /// Lets go of the listening sockets.
+    pub(super) fn stop_listening(&mut self) {
+        self.bindings.clear();
     }
 
     fn bind_one(&mut self, ip: IpAddr) {
         let address = SocketAddr::new(ip, self.number);
         let binding = match listen(address) {
-            Ok(Some(listener)) => Binding::Bound(AcceptLoop::start(
-                listener,
-                address,
-                Arc::clone(&self.port),
-                Arc::clone(&self.shared),
-            )),
+            Ok(Some(socket)) => {
+                let listening = Listening {
+                    id: self.shared.next_listening_id(),
+                    socket,
+                    port: Arc::clone(&self.port),
+                };
+                Binding::Bound(address, Arc::new(listening))
+            }
             Ok(None) => Binding::NotNeeded,
             Err(error) => Binding::Failed(explain(address, &error)),
         };

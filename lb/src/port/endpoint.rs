@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    connection::Moved,
     event::{Event, Hub},
     select::EndpointKey,
     status::Traffic,
@@ -32,6 +33,17 @@ impl Counters {
             connect_failures: self.connect_failures.load(Ordering::Relaxed),
             bytes_to_endpoint: self.bytes_to_endpoint.load(Ordering::Relaxed),
             bytes_to_client: self.bytes_to_client.load(Ordering::Relaxed),
+        }
+    }
+
+    fn add(&self, moved: Moved) {
+        if moved.to_endpoint > 0 {
+            self.bytes_to_endpoint
+                .fetch_add(moved.to_endpoint, Ordering::Relaxed);
+        }
+        if moved.to_client > 0 {
+            self.bytes_to_client
+                .fetch_add(moved.to_client, Ordering::Relaxed);
         }
     }
 }
@@ -137,24 +149,10 @@ impl Lease {
         self.port.connect_failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn count_to_endpoint(&self, bytes: u64) {
-        self.endpoint
-            .counters
-            .bytes_to_endpoint
-            .fetch_add(bytes, Ordering::Relaxed);
-        self.port
-            .bytes_to_endpoint
-            .fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_to_client(&self, bytes: u64) {
-        self.endpoint
-            .counters
-            .bytes_to_client
-            .fetch_add(bytes, Ordering::Relaxed);
-        self.port
-            .bytes_to_client
-            .fetch_add(bytes, Ordering::Relaxed);
+    pub(crate) fn count_moved(&self, moved: Moved) {
+        for counters in [&self.endpoint.counters, &*self.port] {
+            counters.add(moved);
+        }
     }
 }
 

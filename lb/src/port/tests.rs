@@ -46,7 +46,7 @@ impl Subject {
     }
 
     fn chosen(&self) -> Option<Lease> {
-        self.port.choose(&[])
+        self.port.choose(&[], || None)
     }
 
     fn condition(&self, id: &str) -> EndpointCondition {

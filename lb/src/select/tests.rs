@@ -13,6 +13,7 @@ fn ready(key: u64) -> Candidate {
 fn weighted(key: u64, weight: u32) -> Candidate {
     Candidate {
         key: EndpointKey(key),
+        identity: key,
         weight,
         state: EndpointState::Ready,
     }

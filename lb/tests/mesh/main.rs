@@ -9,7 +9,9 @@
 mod balance;
 mod control;
 mod failures;
+mod hostile;
 mod lifecycle;
+mod policies;
 mod ports;
 mod streams;
 #[path = "../support/mod.rs"]

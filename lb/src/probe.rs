@@ -1,13 +1,16 @@
 //! Asks an ejected endpoint, again and again, whether it takes connections.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::socket::connect;
+use rustix::io::Errno;
+use tokio::net::TcpStream;
+
 use crate::{
     health::{Outcome, probe_delay},
     port::{Port, ProbeTarget},
     random::random,
     shared::Shared,
+    socket::{ConnectError, reset_when_closed},
 };
 
 /// Within this time a probe's handshake must complete. Longer than a client's
@@ -15,12 +18,14 @@ use crate::{
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Probes until the endpoint is restored, drained or removed.
-pub(super) fn spawn(port: Arc<Port>, shared: Arc<Shared>, target: ProbeTarget) {
+pub(crate) fn spawn(port: Arc<Port>, shared: Arc<Shared>, target: ProbeTarget) {
     let abort = shared.abort.clone();
     let probes = shared.probes.clone();
-    probes.spawn(abort.run_until_cancelled_owned(async move {
+    let runtime = shared.runtime.clone();
+    let task = abort.run_until_cancelled_owned(async move {
         probe(&port, &shared, &target).await;
-    }));
+    });
+    probes.spawn_on(task, &runtime);
 }
 
 async fn probe(port: &Port, shared: &Shared, target: &ProbeTarget) {
@@ -33,8 +38,7 @@ async fn probe(port: &Port, shared: &Shared, target: &ProbeTarget) {
             return;
         }
         let outcome = match connect(target.endpoint.address, PROBE_TIMEOUT).await {
-            // Dropping the stream resets it, so that probes leave no TIME_WAIT.
-            Ok(_stream) => Some(Outcome::Connected),
+            Ok(()) => Some(Outcome::Connected),
             Err(error) => error.outcome(),
         };
         failures = match outcome {
@@ -49,4 +53,21 @@ async fn probe(port: &Port, shared: &Shared, target: &ProbeTarget) {
             let _ = port.observe(target.endpoint.key, outcome, "");
         }
     }
+}
+
+async fn connect(address: SocketAddr, timeout: Duration) -> Result<(), ConnectError> {
+    let stream = tokio::time::timeout(timeout, TcpStream::connect(address))
+        .await
+        .map_err(|_| ConnectError::TimedOut(timeout))?
+        .map_err(|error| match Errno::from_io_error(&error) {
+            Some(errno) => errno.into(),
+            None => ConnectError::Unreachable(error),
+        })?;
+    if stream.local_addr().is_ok_and(|local| local == address) {
+        // Nobody listens there: the kernel has connected the socket to itself.
+        return Err(ConnectError::Refused);
+    }
+    // So that probes leave no TIME_WAIT; without it they leave one.
+    let _ = reset_when_closed(&stream);
+    Ok(())
 }

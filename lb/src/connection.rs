@@ -1,0 +1,554 @@
+//! One forwarded connection, from the accepted client to its end, as a pure
+//! state machine: events in, operations out, no socket, clock or buffer.
+//!
+//! ```text
+//!             +--failed, tries left--+
+//!             v                      |
+//! new --> connecting --------------> relaying --both ended--> over (closed)
+//!             |                      |
+//!             +--no endpoint---------+--error, RST, silence--> over (reset)
+//! ```
+//!
+//! The one who runs it, an engine, tells what happened ([`Event`]) and asks
+//! what to do ([`Connection::next`]) until there is nothing more to do for now.
+//! An operation that moves bytes is under way from the moment it is handed out
+//! until its completion is told, and meanwhile not handed out again. An engine
+//! that works by readiness carries it out on the spot and tells `...Blocked`
+//! where it would have to wait; one that works by completion submits it and
+//! tells nothing until it is done. The machine sees no difference.
+//!
+//! What holds, whatever the events:
+//!
+//! * Nothing is received from the client before an endpoint is connected, so
+//!   that another endpoint can be tried as long as none is.
+//! * Nothing is received in a direction while bytes of it are still to be sent,
+//!   or while the other side takes none: that is the backpressure, and why at
+//!   most one receive's worth of bytes is ever held for a direction.
+//! * An end (FIN) is passed on after the last byte before it, by direction. An
+//!   abnormal end is never passed on as an end but as a reset.
+
+mod flow;
+
+use std::time::Duration;
+
+use self::flow::{Flow, MAX_LIMIT, Phase};
+
+/// Connects for one client. More would keep it waiting for longer than it takes
+/// to try anew, and multiply the connects while everything is down.
+const MAX_TRIES: u8 = 3;
+
+/// Time between two looks whether the peers still acknowledge what was sent to
+/// them. With [`UNACKNOWLEDGED_LIMIT`] one that has vanished is noticed within a
+/// minute, also while the other keeps sending.
+const INSPECT_EVERY_MS: u64 = 20_000;
+
+/// How long a peer may leave sent bytes, or questions about its closed window,
+/// without any answer, as a rule for engines.
+pub(crate) const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(30);
+
+/// Most that [`Operation::Receive`] asks for.
+pub(crate) const MAX_RECEIVE: usize = MAX_LIMIT as usize;
+
+/// One of the two peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Who connected to us.
+    Client,
+    /// To whom we connected.
+    Endpoint,
+}
+
+/// Why there is no connection to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectFailure {
+    /// The other host answered that nobody listens.
+    Refused,
+    /// No answer in time, or the network says that there is no way.
+    Unanswered,
+    /// This machine lacks something. Says nothing about the endpoint.
+    Local,
+}
+
+/// What a look at a silent connection's sockets showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Finding {
+    /// All that was sent has been acknowledged, or nobody can tell.
+    Quiet,
+    /// A peer has bytes still to take and answers: a slow reader.
+    Slow,
+    /// A peer has bytes still to take and answers nothing any more.
+    Dead,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// There is no endpoint (left) to connect to.
+    NoEndpoint,
+    /// The endpoint is connected, and takes bytes.
+    Connected,
+    /// It is not going to be.
+    ConnectFailed(ConnectFailure),
+    /// A side may have bytes, or its end, to be received.
+    Readable(Side),
+    /// A side may take bytes again.
+    Writable(Side),
+    /// A side's end is behind what there is to be received.
+    HungUp(Side),
+    /// A side has failed (RST). What it sent before can still be received.
+    Failing(Side),
+    /// Bytes were received. `drained`: and then there were no more.
+    Received {
+        from: Side,
+        bytes: u32,
+        drained: bool,
+    },
+    /// Nothing was there to be received.
+    ReceiveBlocked(Side),
+    /// The side's end (FIN) was received.
+    Ended(Side),
+    /// Bytes were sent.
+    Sent { to: Side, bytes: u32 },
+    /// The side takes no more for now.
+    SendBlocked(Side),
+    /// Receiving from a side or sending to it failed.
+    Failed(Side),
+    /// The time of the last [`Operation::ArmTimer`] has come.
+    Timer,
+    /// Answers [`Operation::Inspect`].
+    Inspected(Finding),
+}
+
+/// What is to be done. Those that end in `*` complete by an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// Choose an endpoint and connect to it. *
+    Connect,
+    /// Drop the endpoint that was being connected to, for this reason.
+    Abandon(ConnectFailure),
+    /// Receive up to `limit` bytes. *
+    Receive { from: Side, limit: u32 },
+    /// Send what was received from the other side and is not sent yet. *
+    Send { to: Side },
+    /// Tell a side that no more bytes come (FIN).
+    ShutDown(Side),
+    /// The connection is no passing one: give the endpoint's socket what only
+    /// those need that stay.
+    Settle,
+    /// Tell [`Event::Timer`] at this time; an earlier one is forgotten.
+    ArmTimer { at_ms: u64 },
+    /// Look whether the peers still acknowledge. *
+    Inspect,
+    /// Close both sockets in order: what is still unsent is delivered. Last.
+    Close,
+    /// Reset both peers. Last.
+    Reset,
+}
+
+/// How long things may take, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// The first try to connect; each further one may take twice as long.
+    pub(crate) connect_ms: u64,
+    /// Silence while one side has ended.
+    pub(crate) half_closed_ms: u64,
+    /// Silence.
+    pub(crate) idle_ms: u64,
+}
+
+/// Bytes moved since they were last asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Moved {
+    pub(crate) to_endpoint: u64,
+    pub(crate) to_client: u64,
+}
+
+/// See the module. Kept small: there is one for each connection, idle or not.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stage: Stage,
+    tries: u8,
+    settled: bool,
+    inspection: Inspection,
+    client: Peer,
+    endpoint: Peer,
+    up: Flow,
+    down: Flow,
+    /// Which flow comes first when both could move: the one that has just
+    /// received, for an engine may have its bytes in a buffer that all share,
+    /// and after it has sent the other, so that neither starves.
+    down_first: bool,
+    /// When bytes last moved, or the present try to connect began.
+    active_at_ms: u64,
+    /// When there was last a sign of life: bytes, or a slow reader's answers.
+    alive_at_ms: u64,
+    /// When somebody last looked at the sockets, or the relaying began.
+    inspected_at_ms: u64,
+    /// What the engine's timer is armed for; 0 if it is not.
+    armed_for_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    New,
+    Connecting,
+    /// The try has failed and the engine still has its socket.
+    Abandoning(ConnectFailure),
+    Relaying,
+    Failed,
+    Over,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Inspection {
+    /// There was life since the last look.
+    Due,
+    /// The time has come.
+    Wanted,
+    UnderWay,
+    /// Nothing is outstanding.
+    Quiet,
+}
+
+/// What is known of a side's socket.
+#[derive(Debug, Clone, Copy, Default)]
+struct Peer {
+    readable: bool,
+    writable: bool,
+    /// After the next bytes comes the end.
+    hung_up: bool,
+    failing: bool,
+}
+
+impl Side {
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Endpoint,
+            Self::Endpoint => Self::Client,
+        }
+    }
+}
+
+impl Connection {
+    /// A client has been accepted.
+    pub(crate) fn new(now_ms: u64) -> Self {
+        Self {
+            stage: Stage::New,
+            tries: 0,
+            settled: false,
+            inspection: Inspection::Due,
+            client: Peer {
+                writable: true,
+                ..Peer::default()
+            },
+            endpoint: Peer::default(),
+            up: Flow::default(),
+            down: Flow::default(),
+            down_first: false,
+            active_at_ms: now_ms,
+            alive_at_ms: now_ms,
+            inspected_at_ms: now_ms,
+            armed_for_ms: 0,
+        }
+    }
+
+    /// Takes in what happened.
+    pub(crate) fn handle(&mut self, event: Event, now_ms: u64, limits: &Limits) {
+        match event {
+            Event::NoEndpoint => self.stage = Stage::Failed,
+            Event::Connected => {
+                if self.stage == Stage::Connecting {
+                    self.stage = Stage::Relaying;
+                    self.endpoint.writable = true;
+                    self.inspected_at_ms = now_ms;
+                    self.touch(now_ms);
+                }
+            }
+            Event::ConnectFailed(failure) => self.abandon(failure),
+            Event::Readable(side) => self.peer_mut(side).readable = true,
+            Event::Writable(side) => self.peer_mut(side).writable = true,
+            Event::HungUp(side) => {
+                let peer = self.peer_mut(side);
+                peer.readable = true;
+                peer.hung_up = true;
+            }
+            Event::Failing(side) => self.note_failing(side),
+            Event::Received {
+                from,
+                bytes,
+                drained,
+            } => self.note_received(from, bytes, drained, now_ms),
+            Event::ReceiveBlocked(side) => {
+                self.flow_from(side).receiving = false;
+                self.peer_mut(side).readable = false;
+            }
+            Event::Ended(side) => {
+                let failing = self.peer_mut(side).failing;
+                self.flow_from(side).end();
+                self.note_life(now_ms);
+                if failing {
+                    // An end that a reset has overtaken.
+                    self.fail();
+                }
+            }
+            Event::Sent { to, bytes } => {
+                self.flow_from(to.other()).sent(bytes);
+                self.down_first = to == Side::Endpoint;
+                self.touch(now_ms);
+            }
+            Event::SendBlocked(side) => {
+                self.flow_from(side.other()).blocked();
+                self.peer_mut(side).writable = false;
+            }
+            Event::Failed(_) => self.fail(),
+            Event::Timer => self.note_timer(now_ms, limits),
+            Event::Inspected(finding) => self.note_finding(finding, now_ms, limits),
+        }
+    }
+
+    /// What is to be done next; `None` if nothing until the next event.
+    pub(crate) fn next(&mut self, now_ms: u64, limits: &Limits) -> Option<Operation> {
+        match self.stage {
+            Stage::New => {
+                self.stage = Stage::Connecting;
+                self.tries += 1;
+                self.touch(now_ms);
+                Some(Operation::Connect)
+            }
+            Stage::Connecting => self.arm(limits),
+            Stage::Abandoning(failure) => {
+                let again = self.tries < MAX_TRIES;
+                self.stage = if again { Stage::New } else { Stage::Failed };
+                self.endpoint = Peer::default();
+                Some(Operation::Abandon(failure))
+            }
+            Stage::Relaying => self.next_of_relay(limits),
+            Stage::Failed => {
+                self.stage = Stage::Over;
+                Some(Operation::Reset)
+            }
+            Stage::Over => None,
+        }
+    }
+
+    /// Whether an endpoint is being connected to.
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.stage == Stage::Connecting
+    }
+
+    /// Bytes moved since the last call.
+    pub(crate) fn take_moved(&mut self) -> Moved {
+        Moved {
+            to_endpoint: std::mem::take(&mut self.up.moved),
+            to_client: std::mem::take(&mut self.down.moved),
+        }
+    }
+
+    fn next_of_relay(&mut self, limits: &Limits) -> Option<Operation> {
+        let order = if self.down_first {
+            [Side::Endpoint, Side::Client]
+        } else {
+            [Side::Client, Side::Endpoint]
+        };
+        for from in order {
+            if let Some(operation) = self.next_of_flow(from) {
+                return Some(operation);
+            }
+            if self.stage != Stage::Relaying {
+                self.stage = Stage::Over;
+                return Some(Operation::Reset);
+            }
+        }
+        if self.up.phase == Phase::Ended && self.down.phase == Phase::Ended {
+            self.stage = Stage::Over;
+            return Some(Operation::Close);
+        }
+        if self.inspection == Inspection::Wanted {
+            self.inspection = Inspection::UnderWay;
+            return Some(Operation::Inspect);
+        }
+        self.arm(limits)
+    }
+
+    fn next_of_flow(&mut self, from: Side) -> Option<Operation> {
+        let to = from.other();
+        let (source, sink) = (*self.peer_mut(from), *self.peer_mut(to));
+        let other_ended = self.flow_from(to).phase == Phase::Ended;
+        let flow = self.flow_from(from);
+        if flow.is_busy() {
+            return None;
+        }
+        if flow.is_holding() {
+            if sink.writable {
+                flow.sending = true;
+                return Some(Operation::Send { to });
+            }
+        } else if flow.phase == Phase::Ending {
+            flow.phase = Phase::Ended;
+            // The last end needs no word of its own: closing says it.
+            if !other_ended {
+                return Some(Operation::ShutDown(to));
+            }
+        } else if flow.phase == Phase::Open && source.readable && sink.writable {
+            flow.receiving = true;
+            return Some(Operation::Receive {
+                from,
+                limit: flow.limit(),
+            });
+        }
+        if source.failing {
+            // Nobody can tell when the other side takes what is before the
+            // reset, if ever: it is passed on now.
+            self.fail();
+        }
+        None
+    }
+
+    fn note_failing(&mut self, side: Side) {
+        let peer = self.peer_mut(side);
+        peer.failing = true;
+        peer.readable = true;
+        match self.stage {
+            Stage::New | Stage::Connecting | Stage::Abandoning(_) if side == Side::Client => {
+                self.fail();
+            }
+            _ => {}
+        }
+    }
+
+    fn note_received(&mut self, from: Side, bytes: u32, drained: bool, now_ms: u64) {
+        let flow = self.flow_from(from);
+        flow.received(bytes);
+        self.down_first = from == Side::Endpoint;
+        let peer = self.peer_mut(from);
+        if drained {
+            if peer.hung_up && !peer.failing {
+                // The end is all that can be left: no need to receive it.
+                self.flow_from(from).end();
+            } else {
+                peer.readable = peer.failing;
+            }
+        }
+        self.touch(now_ms);
+    }
+
+    fn note_timer(&mut self, now_ms: u64, limits: &Limits) {
+        self.armed_for_ms = 0;
+        if now_ms < self.deadline(limits) {
+            return;
+        }
+        match self.stage {
+            Stage::Connecting => self.abandon(ConnectFailure::Unanswered),
+            Stage::Relaying if now_ms >= self.active_at_ms + limits.idle_ms => self.fail(),
+            Stage::Relaying => match self.inspection {
+                Inspection::Due => self.inspection = Inspection::Wanted,
+                Inspection::Wanted | Inspection::UnderWay => {}
+                Inspection::Quiet => self.fail(),
+            },
+            Stage::New | Stage::Abandoning(_) | Stage::Failed | Stage::Over => {}
+        }
+    }
+
+    fn note_finding(&mut self, finding: Finding, now_ms: u64, limits: &Limits) {
+        if self.inspection != Inspection::UnderWay {
+            return;
+        }
+        self.inspected_at_ms = now_ms;
+        match finding {
+            Finding::Dead => self.fail(),
+            Finding::Slow => {
+                // Its answers are a sign of life, though no bytes move.
+                self.alive_at_ms = now_ms;
+                self.inspection = Inspection::Due;
+            }
+            Finding::Quiet => {
+                self.inspection = Inspection::Quiet;
+                if now_ms >= self.deadline(limits) {
+                    self.fail();
+                }
+            }
+        }
+    }
+
+    /// Arms the timer, if it is not armed for this deadline or an earlier one:
+    /// each step of a lively connection would otherwise move it.
+    fn arm(&mut self, limits: &Limits) -> Option<Operation> {
+        if self.inspection == Inspection::UnderWay {
+            return None;
+        }
+        if self.stage == Stage::Relaying && self.armed_for_ms == 0 && !self.settled {
+            // The timer of the connect has run out: this one stays.
+            self.settled = true;
+            return Some(Operation::Settle);
+        }
+        let deadline = self.deadline(limits);
+        if self.armed_for_ms != 0 && self.armed_for_ms <= deadline {
+            return None;
+        }
+        self.armed_for_ms = deadline;
+        Some(Operation::ArmTimer { at_ms: deadline })
+    }
+
+    fn deadline(&self, limits: &Limits) -> u64 {
+        if self.stage == Stage::Connecting {
+            let doublings = u32::from(self.tries.saturating_sub(1));
+            return self.active_at_ms + (limits.connect_ms << doublings);
+        }
+        let idle_until = self.active_at_ms + limits.idle_ms;
+        let half_closed = self.up.phase == Phase::Ended || self.down.phase == Phase::Ended;
+        let patience = if half_closed {
+            limits.half_closed_ms
+        } else {
+            limits.idle_ms
+        };
+        let until = idle_until.min(self.alive_at_ms + patience);
+        if self.inspection == Inspection::Due {
+            until.min(self.inspected_at_ms + INSPECT_EVERY_MS)
+        } else {
+            until
+        }
+    }
+
+    fn abandon(&mut self, failure: ConnectFailure) {
+        if self.stage == Stage::Connecting {
+            self.stage = Stage::Abandoning(failure);
+            self.armed_for_ms = 0;
+        }
+    }
+
+    fn fail(&mut self) {
+        if self.stage != Stage::Over {
+            self.stage = Stage::Failed;
+        }
+    }
+
+    fn touch(&mut self, now_ms: u64) {
+        self.active_at_ms = now_ms;
+        self.note_life(now_ms);
+    }
+
+    fn note_life(&mut self, now_ms: u64) {
+        self.alive_at_ms = now_ms;
+        if self.inspection == Inspection::Quiet {
+            self.inspection = Inspection::Due;
+        }
+    }
+
+    fn peer_mut(&mut self, side: Side) -> &mut Peer {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Endpoint => &mut self.endpoint,
+        }
+    }
+
+    /// The flow of bytes that a side sends.
+    fn flow_from(&mut self, side: Side) -> &mut Flow {
+        match side {
+            Side::Client => &mut self.up,
+            Side::Endpoint => &mut self.down,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! The bytes of one direction.
+
+/// What is received at a time to begin with, and at least.
+const MIN_LIMIT: u32 = 64 * 1024;
+/// What is received at a time at most, and so what a direction can hold.
+pub(super) const MAX_LIMIT: u32 = 512 * 1024;
+/// As many receives in a row must have been full before the limit doubles.
+const FULL_IN_A_ROW: u8 = 2;
+
+/// How far a direction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Phase {
+    /// Its source may send more.
+    #[default]
+    Open,
+    /// Its source has ended; the sink does not know yet.
+    Ending,
+    /// The sink knows, or is about to by the closing of its socket.
+    Ended,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    pub(super) phase: Phase,
+    /// A receive is under way.
+    pub(super) receiving: bool,
+    /// A send is under way.
+    pub(super) sending: bool,
+    /// Full receives in a row.
+    full: u8,
+    /// The limit is [`MIN_LIMIT`] doubled so often.
+    doublings: u8,
+    /// Bytes received and not sent yet.
+    held: u32,
+    /// Bytes sent since somebody last asked.
+    pub(super) moved: u64,
+}
+
+impl Flow {
+    pub(super) fn is_busy(&self) -> bool {
+        self.receiving || self.sending
+    }
+
+    pub(super) fn is_holding(&self) -> bool {
+        self.held > 0
+    }
+
+    /// Bytes to receive at a time: small requests must not wait for long behind
+    /// others, and bulk wants few and large steps.
+    pub(super) fn limit(&self) -> u32 {
+        MIN_LIMIT << self.doublings
+    }
+
+    pub(super) fn received(&mut self, bytes: u32) {
+        self.receiving = false;
+        self.held += bytes;
+        if bytes < MIN_LIMIT {
+            self.full = 0;
+            self.doublings = 0;
+        } else {
+            self.full += 1;
+            if self.full >= FULL_IN_A_ROW && self.limit() < MAX_LIMIT {
+                self.full = 0;
+                self.doublings += 1;
+            }
+        }
+    }
+
+    /// Its source has ended.
+    pub(super) fn end(&mut self) {
+        self.receiving = false;
+        if self.phase == Phase::Open {
+            self.phase = Phase::Ending;
+        }
+    }
+
+    pub(super) fn sent(&mut self, bytes: u32) {
+        self.sending = false;
+        self.moved += u64::from(bytes);
+        self.held = self.held.saturating_sub(bytes);
+    }
+
+    /// The sink took less than there was: what it leaves has to be kept, so
+    /// that less is received the next time.
+    pub(super) fn blocked(&mut self) {
+        self.sending = false;
+        self.full = 0;
+        self.doublings = self.doublings.saturating_sub(1);
+    }
+}

@@ -1,0 +1,680 @@
+//! The machine without sockets: single steps by hand, and whole lives against a
+//! model of two peers.
+
+use proptest::prelude::*;
+
+use super::*;
+use Side::{Client, Endpoint};
+
+const LIMITS: Limits = Limits {
+    connect_ms: 250,
+    half_closed_ms: 30_000,
+    idle_ms: 3_600_000,
+};
+
+/// A machine and the time.
+struct Subject {
+    machine: Connection,
+    now_ms: u64,
+}
+
+impl Subject {
+    fn new() -> Self {
+        let now_ms = 1_000;
+        Self {
+            machine: Connection::new(now_ms),
+            now_ms,
+        }
+    }
+
+    /// One that relays, with nothing to be received.
+    fn relaying() -> Self {
+        let mut subject = Self::new();
+        subject.expect(&[Operation::Connect, ArmTimer { at_ms: 1_250 }]);
+        subject.tell(Event::Connected);
+        subject.expect(&[]);
+        subject
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.machine.handle(event, self.now_ms, &LIMITS);
+    }
+
+    /// All that is asked for until the next event.
+    #[track_caller]
+    fn expect(&mut self, expected: &[Operation]) {
+        let mut found = Vec::new();
+        while let Some(operation) = self.machine.next(self.now_ms, &LIMITS) {
+            found.push(operation);
+            assert!(found.len() < 20, "no end: {found:?}");
+        }
+        assert_eq!(found, expected);
+    }
+
+    /// The timer fires at this time.
+    fn fire_at(&mut self, at_ms: u64) {
+        self.now_ms = at_ms;
+        self.tell(Event::Timer);
+    }
+
+    /// Receives and sends on, wholly.
+    #[track_caller]
+    fn pass(&mut self, from: Side, bytes: u32) {
+        self.tell(Event::Readable(from));
+        let limit = 65_536;
+        self.expect(&[Receive { from, limit }]);
+        self.tell(Event::Received {
+            from,
+            bytes,
+            drained: true,
+        });
+        let to = from.other();
+        self.expect(&[Send { to }]);
+        self.tell(Event::Sent { to, bytes });
+        self.expect(&[]);
+    }
+}
+
+use Operation::{Abandon, ArmTimer, Close, Inspect, Receive, Reset, Send, Settle, ShutDown};
+
+#[test]
+fn a_short_connection_from_its_beginning_to_its_end() {
+    let mut subject = Subject::new();
+    // Bytes that come early wait for the endpoint.
+    subject.tell(Event::Readable(Client));
+    subject.expect(&[Operation::Connect, ArmTimer { at_ms: 1_250 }]);
+    subject.tell(Event::Connected);
+    let (from, limit) = (Client, 65_536);
+    subject.expect(&[Receive { from, limit }]);
+    subject.tell(Event::Received {
+        from,
+        bytes: 100,
+        drained: true,
+    });
+    subject.expect(&[Send { to: Endpoint }]);
+    subject.tell(Event::Sent {
+        to: Endpoint,
+        bytes: 100,
+    });
+    subject.pass(Endpoint, 200);
+    subject.tell(Event::HungUp(Endpoint));
+    let from = Endpoint;
+    subject.expect(&[Receive { from, limit }]);
+    subject.tell(Event::Ended(Endpoint));
+    subject.expect(&[ShutDown(Client)]);
+    subject.tell(Event::HungUp(Client));
+    let from = Client;
+    subject.expect(&[Receive { from, limit }]);
+    subject.tell(Event::Ended(Client));
+    subject.expect(&[Close]);
+    let moved = Moved {
+        to_endpoint: 100,
+        to_client: 200,
+    };
+    assert_eq!(subject.machine.take_moved(), moved);
+    assert_eq!(subject.machine.take_moved(), Moved::default());
+}
+
+#[test]
+fn an_end_known_to_come_needs_no_receive_of_its_own() {
+    let mut subject = Subject::relaying();
+    subject.tell(Event::HungUp(Endpoint));
+    let (from, limit) = (Endpoint, 65_536);
+    subject.expect(&[Receive { from, limit }]);
+    subject.tell(Event::Received {
+        from,
+        bytes: 5,
+        drained: true,
+    });
+    subject.expect(&[Send { to: Client }]);
+    subject.tell(Event::Sent {
+        to: Client,
+        bytes: 3,
+    });
+    subject.tell(Event::SendBlocked(Client));
+    // Not before the last byte.
+    subject.expect(&[]);
+    subject.tell(Event::Writable(Client));
+    subject.expect(&[Send { to: Client }]);
+    subject.tell(Event::Sent {
+        to: Client,
+        bytes: 2,
+    });
+    subject.expect(&[ShutDown(Client)]);
+}
+
+#[test]
+fn a_full_receive_does_not_hide_the_bytes_before_the_end() {
+    let mut subject = Subject::relaying();
+    subject.tell(Event::HungUp(Client));
+    let (from, limit) = (Client, 65_536);
+    subject.expect(&[Receive { from, limit }]);
+    subject.tell(Event::Received {
+        from,
+        bytes: limit,
+        drained: false,
+    });
+    subject.expect(&[Send { to: Endpoint }]);
+    subject.tell(Event::Sent {
+        to: Endpoint,
+        bytes: limit,
+    });
+    subject.expect(&[Receive { from, limit }]);
+}
+
+#[test]
+fn a_failed_connect_is_tried_elsewhere_and_three_are_enough() {
+    let mut subject = Subject::new();
+    subject.tell(Event::Readable(Client));
+    subject.expect(&[Operation::Connect, ArmTimer { at_ms: 1_250 }]);
+    subject.tell(Event::ConnectFailed(ConnectFailure::Refused));
+    subject.expect(&[
+        Abandon(ConnectFailure::Refused),
+        Operation::Connect,
+        ArmTimer { at_ms: 1_500 },
+    ]);
+    subject.fire_at(1_500);
+    subject.expect(&[
+        Abandon(ConnectFailure::Unanswered),
+        Operation::Connect,
+        ArmTimer { at_ms: 2_500 },
+    ]);
+    subject.tell(Event::ConnectFailed(ConnectFailure::Local));
+    subject.expect(&[Abandon(ConnectFailure::Local), Reset]);
+    subject.expect(&[]);
+}
+
+#[test]
+fn without_an_endpoint_the_client_is_reset() {
+    let mut subject = Subject::new();
+    assert_eq!(
+        subject.machine.next(subject.now_ms, &LIMITS),
+        Some(Operation::Connect)
+    );
+    subject.tell(Event::NoEndpoint);
+    subject.expect(&[Reset]);
+}
+
+#[test]
+fn a_client_that_gives_up_while_connecting_ends_it() {
+    let mut subject = Subject::new();
+    subject.expect(&[Operation::Connect, ArmTimer { at_ms: 1_250 }]);
+    subject.tell(Event::HungUp(Client));
+    subject.expect(&[]);
+    subject.tell(Event::Failing(Client));
+    subject.expect(&[Reset]);
+}
+
+#[test]
+fn nothing_is_received_while_the_other_side_takes_nothing() {
+    let mut subject = Subject::relaying();
+    subject.tell(Event::Readable(Client));
+    let (from, limit) = (Client, 65_536);
+    subject.expect(&[Receive { from, limit }]);
+    subject.tell(Event::Received {
+        from,
+        bytes: limit,
+        drained: false,
+    });
+    subject.expect(&[Send { to: Endpoint }]);
+    subject.tell(Event::Sent {
+        to: Endpoint,
+        bytes: limit,
+    });
+    subject.tell(Event::SendBlocked(Endpoint));
+    subject.expect(&[]);
+    // The other direction does not mind.
+    subject.pass(Endpoint, 7);
+    subject.tell(Event::Writable(Endpoint));
+    subject.expect(&[Receive { from, limit }]);
+}
+
+#[test]
+fn bulk_is_received_in_larger_and_larger_steps() {
+    let mut subject = Subject::relaying();
+    subject.tell(Event::Readable(Client));
+    let mut limits = Vec::new();
+    for _ in 0..9 {
+        let Some(Receive { from, limit }) = subject.machine.next(1_000, &LIMITS) else {
+            panic!("there is more");
+        };
+        limits.push(limit / 1024);
+        subject.tell(Event::Received {
+            from,
+            bytes: limit,
+            drained: false,
+        });
+        subject.expect(&[Send { to: Endpoint }]);
+        subject.tell(Event::Sent {
+            to: Endpoint,
+            bytes: limit,
+        });
+    }
+    assert_eq!(limits, [64, 64, 128, 128, 256, 256, 512, 512, 512]);
+}
+
+#[test]
+fn a_reset_comes_after_the_bytes_before_it_and_never_as_an_end() {
+    for event in [Event::Failed(Endpoint), Event::Ended(Endpoint)] {
+        let mut subject = Subject::relaying();
+        subject.tell(Event::HungUp(Endpoint));
+        subject.tell(Event::Failing(Endpoint));
+        let (from, limit) = (Endpoint, 65_536);
+        subject.expect(&[Receive { from, limit }]);
+        subject.tell(Event::Received {
+            from,
+            bytes: 9,
+            drained: true,
+        });
+        subject.expect(&[Send { to: Client }]);
+        subject.tell(Event::Sent {
+            to: Client,
+            bytes: 9,
+        });
+        subject.expect(&[Receive { from, limit }]);
+        subject.tell(event);
+        subject.expect(&[Reset]);
+    }
+}
+
+#[test]
+fn a_reset_does_not_wait_for_a_blocked_side() {
+    let mut subject = Subject::relaying();
+    subject.tell(Event::SendBlocked(Client));
+    subject.tell(Event::Failing(Endpoint));
+    subject.expect(&[Reset]);
+}
+
+#[test]
+fn a_reset_after_an_end_is_seen() {
+    let mut subject = Subject::relaying();
+    subject.tell(Event::HungUp(Client));
+    let (from, limit) = (Client, 65_536);
+    subject.expect(&[Receive { from, limit }]);
+    subject.tell(Event::Ended(Client));
+    subject.expect(&[ShutDown(Endpoint)]);
+    subject.tell(Event::Failing(Client));
+    subject.expect(&[Reset]);
+}
+
+#[test]
+fn a_connection_that_stays_is_settled_once_and_then_looked_after() {
+    let mut subject = Subject::relaying();
+    subject.fire_at(1_260);
+    subject.expect(&[Settle, ArmTimer { at_ms: 21_000 }]);
+    subject.fire_at(21_000);
+    subject.expect(&[Inspect]);
+    subject.tell(Event::Inspected(Finding::Quiet));
+    // Idle for an hour, from the last byte on.
+    subject.expect(&[ArmTimer { at_ms: 3_601_000 }]);
+    subject.now_ms = 50_000;
+    subject.tell(Event::Readable(Client));
+    let (from, limit) = (Client, 65_536);
+    subject.expect(&[Receive { from, limit }]);
+    subject.tell(Event::Received {
+        from,
+        bytes: 1,
+        drained: true,
+    });
+    // The machine looks again, for there is something unacknowledged now.
+    subject.expect(&[Send { to: Endpoint }, ArmTimer { at_ms: 41_000 }]);
+    subject.tell(Event::Sent {
+        to: Endpoint,
+        bytes: 1,
+    });
+    subject.expect(&[]);
+    subject.fire_at(50_010);
+    subject.expect(&[Inspect]);
+    subject.tell(Event::Inspected(Finding::Dead));
+    subject.expect(&[Reset]);
+}
+
+#[test]
+fn an_idle_connection_is_reset_in_the_end() {
+    let mut subject = Subject::relaying();
+    subject.fire_at(1_260);
+    subject.expect(&[Settle, ArmTimer { at_ms: 21_000 }]);
+    subject.fire_at(21_000);
+    subject.expect(&[Inspect]);
+    subject.tell(Event::Inspected(Finding::Quiet));
+    subject.expect(&[ArmTimer { at_ms: 3_601_000 }]);
+    subject.fire_at(3_601_000);
+    subject.expect(&[Reset]);
+}
+
+#[test]
+fn a_slow_reader_outlives_the_half_closed_timeout_but_not_the_idle_one() {
+    let mut subject = Subject::relaying();
+    subject.tell(Event::HungUp(Endpoint));
+    let (from, limit) = (Endpoint, 65_536);
+    subject.expect(&[Receive { from, limit }]);
+    subject.tell(Event::Ended(Endpoint));
+    subject.expect(&[ShutDown(Client)]);
+    subject.fire_at(1_250);
+    let mut at_ms = 21_000;
+    subject.expect(&[Settle, ArmTimer { at_ms }]);
+    let last = loop {
+        subject.fire_at(at_ms);
+        match subject.machine.next(at_ms, &LIMITS) {
+            Some(Inspect) => {}
+            other => break other,
+        }
+        subject.tell(Event::Inspected(Finding::Slow));
+        let Some(ArmTimer { at_ms: next }) = subject.machine.next(at_ms, &LIMITS) else {
+            panic!("the timer is armed");
+        };
+        at_ms = next;
+    };
+    assert_eq!((last, at_ms), (Some(Reset), 3_601_000));
+}
+
+#[test]
+fn a_silent_half_closed_connection_is_reset() {
+    let mut subject = Subject::relaying();
+    subject.now_ms = 1_100;
+    subject.tell(Event::HungUp(Client));
+    let (from, limit) = (Client, 65_536);
+    subject.expect(&[Receive { from, limit }]);
+    subject.tell(Event::Ended(Client));
+    subject.expect(&[ShutDown(Endpoint)]);
+    subject.fire_at(1_250);
+    subject.expect(&[Settle, ArmTimer { at_ms: 21_000 }]);
+    subject.fire_at(21_000);
+    subject.expect(&[Inspect]);
+    subject.tell(Event::Inspected(Finding::Quiet));
+    subject.expect(&[ArmTimer { at_ms: 31_100 }]);
+    subject.fire_at(31_100);
+    subject.expect(&[Reset]);
+}
+
+#[test]
+fn it_stays_small() {
+    // There is one for each idle connection, and the sockets beside it.
+    assert!(
+        size_of::<Connection>() <= 120,
+        "{}",
+        size_of::<Connection>()
+    );
+}
+
+// === whole lives ===
+
+/// One peer's socket, as a kernel would have it.
+#[derive(Debug, Clone, Default)]
+struct Socket {
+    /// Bytes that the peer has sent and that are not received yet.
+    inbound: u64,
+    /// The peer has ended.
+    ended: bool,
+    /// The peer has reset.
+    is_reset: bool,
+    /// Bytes that may still be sent to the peer before it blocks.
+    window: u64,
+    /// What the peer got.
+    got: u64,
+    saw_end: bool,
+}
+
+/// What the peers do, and how much the kernel grants at a time.
+#[derive(Debug, Clone)]
+enum Step {
+    Speak(Side, u64),
+    End(Side),
+    ResetBy(Side),
+    Read(Side, u64),
+    Connect(bool),
+    /// The timer fires, so much later.
+    Wait(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let side = || prop_oneof![Just(Client), Just(Endpoint)];
+    let step = prop_oneof![
+        6 => (side(), 1..300_000_u64).prop_map(|(side, bytes)| Step::Speak(side, bytes)),
+        1 => side().prop_map(Step::End),
+        1 => side().prop_map(Step::ResetBy),
+        6 => (side(), 1..300_000_u64).prop_map(|(side, bytes)| Step::Read(side, bytes)),
+        3 => any::<bool>().prop_map(Step::Connect),
+        1 => (0..40_000_u64).prop_map(Step::Wait),
+    ];
+    prop::collection::vec(step, 1..80)
+}
+
+/// An engine without a kernel, that holds the machine to its promises.
+struct World {
+    subject: Subject,
+    client: Socket,
+    endpoint: Socket,
+    /// Bytes received and not sent, towards each side.
+    held_for_client: u64,
+    held_for_endpoint: u64,
+    connects: u32,
+    is_connected: bool,
+    moved: Moved,
+    spoken: Moved,
+    over: Option<Operation>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            subject: Subject::new(),
+            client: Socket {
+                window: 100_000,
+                ..Socket::default()
+            },
+            endpoint: Socket {
+                window: 100_000,
+                ..Socket::default()
+            },
+            held_for_client: 0,
+            held_for_endpoint: 0,
+            connects: 0,
+            is_connected: false,
+            moved: Moved::default(),
+            spoken: Moved::default(),
+            over: None,
+        }
+    }
+
+    fn socket(&mut self, side: Side) -> &mut Socket {
+        match side {
+            Client => &mut self.client,
+            Endpoint => &mut self.endpoint,
+        }
+    }
+
+    fn held_for(&mut self, side: Side) -> &mut u64 {
+        match side {
+            Client => &mut self.held_for_client,
+            Endpoint => &mut self.held_for_endpoint,
+        }
+    }
+
+    fn exists(&self, side: Side) -> bool {
+        self.over.is_none() && (side == Client || self.is_connected)
+    }
+
+    fn take(&mut self, step: &Step) {
+        match *step {
+            Step::Speak(side, bytes) if self.exists(side) => {
+                let socket = self.socket(side);
+                if socket.ended || socket.is_reset {
+                    return;
+                }
+                socket.inbound += bytes;
+                match side {
+                    Client => self.spoken.to_endpoint += bytes,
+                    Endpoint => self.spoken.to_client += bytes,
+                }
+                self.subject.tell(Event::Readable(side));
+            }
+            Step::End(side) if self.exists(side) && !self.socket(side).is_reset => {
+                self.socket(side).ended = true;
+                self.subject.tell(Event::HungUp(side));
+            }
+            Step::ResetBy(side) if self.exists(side) => {
+                self.socket(side).is_reset = true;
+                self.subject.tell(Event::HungUp(side));
+                self.subject.tell(Event::Failing(side));
+            }
+            Step::Read(side, bytes) if self.exists(side) => {
+                self.socket(side).window += bytes;
+                self.subject.tell(Event::Writable(side));
+            }
+            Step::Connect(success) if self.subject.machine.is_connecting() => {
+                self.is_connected = success;
+                self.subject.tell(if success {
+                    Event::Connected
+                } else {
+                    Event::ConnectFailed(ConnectFailure::Refused)
+                });
+            }
+            Step::Wait(ms) if self.over.is_none() => {
+                let at_ms = self.subject.now_ms + ms;
+                self.subject.fire_at(at_ms);
+            }
+            _ => {}
+        }
+        self.run();
+    }
+
+    fn run(&mut self) {
+        for _ in 0..10_000 {
+            let now_ms = self.subject.now_ms;
+            let Some(operation) = self.subject.machine.next(now_ms, &LIMITS) else {
+                return;
+            };
+            assert!(self.over.is_none(), "{operation:?} after the end");
+            self.carry_out(operation);
+            let moved = self.subject.machine.take_moved();
+            self.moved.to_endpoint += moved.to_endpoint;
+            self.moved.to_client += moved.to_client;
+        }
+        panic!("the machine asks without end");
+    }
+
+    fn carry_out(&mut self, operation: Operation) {
+        match operation {
+            Operation::Connect => {
+                assert!(!self.is_connected);
+                assert_eq!(self.moved, Moved::default());
+                self.connects += 1;
+                assert!(self.connects <= 3);
+            }
+            Abandon(_) => self.is_connected = false,
+            Receive { from, limit } => self.receive(from, limit),
+            Send { to } => self.send(to),
+            ShutDown(side) => {
+                assert!(self.socket(side.other()).ended);
+                assert_eq!(self.socket(side.other()).inbound, 0);
+                assert_eq!(*self.held_for(side), 0);
+                assert!(!self.socket(side).saw_end, "an end is told once");
+                self.socket(side).saw_end = true;
+            }
+            Settle | ArmTimer { .. } => {}
+            Inspect => self.subject.tell(Event::Inspected(Finding::Quiet)),
+            Close => {
+                assert!(self.client.ended && self.endpoint.ended);
+                assert_eq!(self.client.inbound + self.endpoint.inbound, 0);
+                assert_eq!(self.held_for_client + self.held_for_endpoint, 0);
+                self.over = Some(operation);
+            }
+            Reset => self.over = Some(operation),
+        }
+    }
+
+    fn receive(&mut self, from: Side, limit: u32) {
+        assert!(self.is_connected, "consumed before there is an endpoint");
+        assert_eq!(*self.held_for(from.other()), 0, "more than one is held");
+        let socket = self.socket(from);
+        let bytes = socket.inbound.min(u64::from(limit));
+        let event = if bytes > 0 {
+            socket.inbound -= bytes;
+            *self.held_for(from.other()) += bytes;
+            let bytes = u32::try_from(bytes).unwrap();
+            Event::Received {
+                from,
+                bytes,
+                drained: bytes < limit,
+            }
+        } else if socket.is_reset {
+            Event::Failed(from)
+        } else if socket.ended {
+            Event::Ended(from)
+        } else {
+            Event::ReceiveBlocked(from)
+        };
+        self.subject.tell(event);
+    }
+
+    fn send(&mut self, to: Side) {
+        let held = *self.held_for(to);
+        assert!(held > 0, "nothing to send");
+        let socket = self.socket(to);
+        assert!(!socket.saw_end, "bytes after the end");
+        if socket.is_reset {
+            self.subject.tell(Event::Failed(to));
+            return;
+        }
+        let sent = held.min(socket.window);
+        socket.window -= sent;
+        socket.got += sent;
+        *self.held_for(to) -= sent;
+        let bytes = u32::try_from(sent).unwrap();
+        self.subject.tell(Event::Sent { to, bytes });
+        if sent < held {
+            self.subject.tell(Event::SendBlocked(to));
+        }
+    }
+
+    fn check(&self) {
+        assert_eq!(self.moved.to_client, self.client.got);
+        assert_eq!(self.moved.to_endpoint, self.endpoint.got);
+        let up = self.client.inbound + self.held_for_endpoint + self.endpoint.got;
+        assert_eq!(up, self.spoken.to_endpoint, "bytes are lost or invented");
+        let down = self.endpoint.inbound + self.held_for_client + self.client.got;
+        assert_eq!(down, self.spoken.to_client, "bytes are lost or invented");
+    }
+
+    /// Whatever has come so far: peers that read all and end in order get all,
+    /// and then the end.
+    fn finish(&mut self) {
+        for _ in 0..4 {
+            for side in [Client, Endpoint] {
+                self.take(&Step::Connect(true));
+                self.take(&Step::Read(side, 100_000_000));
+                self.take(&Step::End(side));
+            }
+        }
+        self.check();
+        let was_reset = self.client.is_reset || self.endpoint.is_reset;
+        match self.over {
+            Some(Close) => assert!(!was_reset || self.client.ended && self.endpoint.ended),
+            Some(Reset) => {}
+            other => panic!("not over: {other:?}"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn no_life_breaks_a_promise(steps in steps()) {
+        let mut world = World::new();
+        world.run();
+        let mut gave_up = false;
+        for step in &steps {
+            gave_up |= matches!(step, Step::Wait(_) | Step::ResetBy(_) | Step::Connect(false));
+            world.take(step);
+            world.check();
+        }
+        world.finish();
+        // With nothing against it, it ends in order and every byte arrives.
+        if !gave_up {
+            prop_assert_eq!(world.over, Some(Close));
+            prop_assert_eq!(world.moved, world.spoken);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Memory for bytes on their way. A thread's connections share one buffer: what
+//! is received into it is sent from it at once. Only what the other side does
+//! not take is copied, so that an idle connection owns no buffer.
+
+use crate::connection::MAX_RECEIVE;
+
+/// Remainders kept for the next use.
+const POOL: usize = 64;
+/// Larger ones are given back to the system: one slow reader of bulk must not
+/// leave half a megabyte behind.
+const POOLED_LEN: usize = 128 * 1024;
+
+/// See the module.
+pub(super) struct Buffers {
+    /// What is received goes here.
+    pub(super) scratch: Box<[u8]>,
+    /// Boxed, for a connection has room for a pointer.
+    #[allow(
+        clippy::vec_box,
+        reason = "they move between here and connections as boxes"
+    )]
+    pool: Vec<Box<Remainder>>,
+}
+
+/// Bytes that were received and that the other side did not take yet.
+#[derive(Debug, Default)]
+pub(super) struct Remainder {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Buffers {
+    pub(super) fn new() -> Self {
+        Self {
+            scratch: vec![0; MAX_RECEIVE].into_boxed_slice(),
+            pool: Vec::new(),
+        }
+    }
+
+    /// Copies a part of the scratch buffer.
+    pub(super) fn keep(&mut self, from: usize, to: usize) -> Box<Remainder> {
+        let mut remainder = self.pool.pop().unwrap_or_default();
+        remainder.bytes.extend_from_slice(&self.scratch[from..to]);
+        remainder
+    }
+
+    pub(super) fn give_back(&mut self, mut remainder: Box<Remainder>) {
+        if self.pool.len() < POOL && remainder.bytes.capacity() <= POOLED_LEN {
+            remainder.bytes.clear();
+            remainder.sent = 0;
+            self.pool.push(remainder);
+        }
+    }
+}
+
+impl Remainder {
+    pub(super) fn unsent(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    pub(super) fn note_sent(&mut self, count: usize) {
+        self.sent += count;
+    }
+}

@@ -1,0 +1,470 @@
+//! One connection's sockets and buffers, and the operations its state machine
+//! asks for, carried out on the spot.
+
+use std::{io, ops::ControlFlow, sync::Arc, time::Duration};
+
+use rustix::{
+    event::epoll::EventFlags,
+    io::Errno,
+    net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown},
+};
+
+use super::{Tools, buffers::Remainder};
+use crate::{
+    connection::{ConnectFailure, Connection, Event, Operation, Side},
+    engine::{mailbox::Arrival, slab::Key},
+    health::Outcome,
+    port::{Lease, Port},
+    probe,
+    select::EndpointKey,
+    shared::Permit,
+    socket::{ConnectError, Socket},
+};
+
+/// See the module. Its fields are dropped in this order: an endpoint is drained
+/// once nothing of its connections is left.
+pub(super) struct Slot {
+    machine: Connection,
+    /// Taken only at the end.
+    client: Option<Socket>,
+    endpoint: Option<Socket>,
+    lease: Option<Lease>,
+    port: Arc<Port>,
+    /// Bytes towards the client, and towards the endpoint, that they did not
+    /// take yet.
+    to_client: Option<Box<Remainder>>,
+    to_endpoint: Option<Box<Remainder>>,
+    /// Only once a connect has failed.
+    tried: Option<Box<Tried>>,
+    _permit: Permit,
+    /// It waits among those left in the middle.
+    pub(super) is_queued: bool,
+    /// It waits among those whose bytes are to be counted.
+    is_uncounted: bool,
+    /// It has urgent bytes, at which a receive stops short of the end.
+    is_urgent: bool,
+    /// Messages sent to the endpoint: none, one, or more.
+    messages: u8,
+}
+
+/// What became of earlier tries.
+#[derive(Default)]
+struct Tried {
+    failed: Vec<EndpointKey>,
+    refused: Vec<EndpointKey>,
+    error: Option<ConnectError>,
+}
+
+impl Slot {
+    pub(super) fn new(arrival: Arrival, machine: Connection) -> Self {
+        Self {
+            machine,
+            client: Some(Socket::accepted(arrival.client)),
+            endpoint: None,
+            lease: None,
+            port: arrival.port,
+            to_client: None,
+            to_endpoint: None,
+            tried: None,
+            _permit: arrival.permit,
+            is_queued: false,
+            is_uncounted: false,
+            is_urgent: false,
+            messages: 0,
+        }
+    }
+
+    pub(super) fn client(&self) -> &Socket {
+        self.client.as_ref().expect("it goes with the slot")
+    }
+
+    pub(super) fn tell(&mut self, event: Event, tools: &Tools) {
+        self.machine.handle(event, tools.now_ms, &tools.limits);
+    }
+
+    /// Translates what the kernel says of one socket. A try's events cannot be
+    /// those of an earlier one: its socket is closed when the next is made, and
+    /// in one batch a socket has one event.
+    pub(super) fn note_ready(&mut self, side: Side, flags: EventFlags, tools: &Tools) {
+        if side == Side::Endpoint && self.machine.is_connecting() {
+            match self.connected(flags, tools) {
+                None => return,
+                Some(Ok(())) => self.note_connected(tools),
+                Some(Err(error)) => {
+                    self.note_connect_error(error, tools);
+                    return;
+                }
+            }
+        } else if flags.contains(EventFlags::OUT) {
+            self.tell(Event::Writable(side), tools);
+        }
+        self.is_urgent |= flags.contains(EventFlags::PRI);
+        if flags.intersects(EventFlags::RDHUP | EventFlags::HUP) {
+            self.tell(Event::HungUp(side), tools);
+        } else if flags.contains(EventFlags::IN) {
+            self.tell(Event::Readable(side), tools);
+        }
+        if flags.contains(EventFlags::ERR) {
+            self.tell(Event::Failing(side), tools);
+        }
+    }
+
+    /// The timer has fired.
+    pub(super) fn note_timer(&mut self, tools: &Tools) {
+        if self.machine.is_connecting()
+            && let Some(endpoint) = &self.endpoint
+            && endpoint.is_connected()
+        {
+            // Under a burst the word of it may still wait among many others.
+            self.note_ready(Side::Endpoint, EventFlags::OUT, tools);
+        }
+        self.tell(Event::Timer, tools);
+    }
+
+    /// Does what the machine asks for until it has no more to ask or its turn
+    /// is over. `Break` when the connection is over.
+    pub(super) fn drive(&mut self, key: Key, tools: &mut Tools) -> ControlFlow<()> {
+        let mut left = tools.turn;
+        // Bytes in the shared buffer. The machine asks for them to be sent
+        // before anything else is received.
+        let mut fresh = 0;
+        while let Some(operation) = self.machine.next(tools.now_ms, &tools.limits) {
+            match operation {
+                Operation::Connect => self.connect(key, tools),
+                Operation::Abandon(failure) => self.abandon(failure, tools),
+                Operation::Receive { from, limit } => {
+                    fresh = self.receive(from, limit.min(left), tools);
+                    left = left.saturating_sub(fresh);
+                    self.note_uncounted(key, tools);
+                }
+                Operation::Send { to } if fresh > 0 => {
+                    self.send_fresh(to, fresh as usize, tools);
+                    fresh = 0;
+                }
+                Operation::Send { to } => self.send_remainder(to, tools),
+                Operation::ShutDown(side) => self.shut_down(side, tools),
+                Operation::Settle => self.settle(tools),
+                Operation::ArmTimer { at_ms } => tools.wheel.arm(key.index, at_ms),
+                Operation::Inspect => self.inspect(tools),
+                Operation::Close => {
+                    self.close();
+                    return ControlFlow::Break(());
+                }
+                Operation::Reset => {
+                    if self.endpoint.is_none() {
+                        self.port.count_unserved();
+                    }
+                    self.count();
+                    return ControlFlow::Break(());
+                }
+            }
+            if left == 0 && fresh == 0 {
+                self.queue(key, tools);
+                break;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    // === connecting ===
+
+    fn connect(&mut self, key: Key, tools: &Tools) {
+        let Some(lease) = self.choose() else {
+            self.tell(Event::NoEndpoint, tools);
+            return;
+        };
+        let address = lease.endpoint().address;
+        self.lease = Some(lease);
+        let begun = Socket::connect(address).and_then(|socket| {
+            tools
+                .register(&socket, key, Side::Endpoint)
+                .map_err(ConnectError::Local)?;
+            Ok(socket)
+        });
+        match begun {
+            Ok(socket) => self.endpoint = Some(socket),
+            Err(error) => self.note_connect_error(error, tools),
+        }
+    }
+
+    /// Another endpoint if there is one; else one that stayed silent, for a SYN
+    /// may have been lost. One that refused will refuse again.
+    fn choose(&self) -> Option<Lease> {
+        let source = || self.client.as_ref().and_then(Socket::peer_ip);
+        match &self.tried {
+            None => self.port.choose(&[], source),
+            Some(tried) => self
+                .port
+                .choose(&tried.failed, source)
+                .or_else(|| self.port.choose(&tried.refused, source)),
+        }
+    }
+
+    /// What the event of a connecting socket means; `None`: nothing yet.
+    fn connected(&self, flags: EventFlags, tools: &Tools) -> Option<Result<(), ConnectError>> {
+        let (socket, lease) = (self.endpoint.as_ref()?, self.lease.as_ref()?);
+        // Without an error a hang-up is one that comes after the connecting: an
+        // end from the other side alone does not show as one.
+        if flags.intersects(EventFlags::ERR | EventFlags::HUP) {
+            return Some(Err(socket.connect_error()));
+        }
+        if !flags.contains(EventFlags::OUT) {
+            return None;
+        }
+        let address = lease.endpoint().address;
+        if tools.shared().ephemeral_ports.contains(&address.port())
+            && socket.is_connected_to_itself(address)
+        {
+            return Some(Err(ConnectError::Refused));
+        }
+        Some(Ok(()))
+    }
+
+    fn note_connected(&mut self, tools: &Tools) {
+        if let Some(lease) = &self.lease {
+            lease.count_connected();
+            // A success never asks for a prober.
+            let _ = self
+                .port
+                .observe(lease.endpoint().key, Outcome::Connected, "");
+        }
+        self.tried = None;
+        self.tell(Event::Connected, tools);
+    }
+
+    fn note_connect_error(&mut self, error: ConnectError, tools: &Tools) {
+        let failure = error.failure();
+        self.tried.get_or_insert_default().error = Some(error);
+        self.tell(Event::ConnectFailed(failure), tools);
+    }
+
+    fn abandon(&mut self, failure: ConnectFailure, tools: &Tools) {
+        self.endpoint = None;
+        let Some(lease) = self.lease.take() else {
+            return;
+        };
+        let tried = self.tried.get_or_insert_default();
+        let error = tried.error.take().unwrap_or_else(|| {
+            let doublings = u32::try_from(tried.failed.len()).unwrap_or(0);
+            let ms = tools.limits.connect_ms << doublings;
+            ConnectError::TimedOut(Duration::from_millis(ms))
+        });
+        let endpoint = lease.endpoint();
+        tried.failed.push(endpoint.key);
+        if failure == ConnectFailure::Refused {
+            tried.refused.push(endpoint.key);
+        }
+        tracing::debug!(
+            port = endpoint.port,
+            endpoint = endpoint.id,
+            address = %endpoint.address,
+            %error,
+            "connect failed"
+        );
+        lease.count_failure();
+        if let Some(outcome) = error.outcome()
+            && let Some(target) = self.port.observe(endpoint.key, outcome, &error.to_string())
+        {
+            probe::spawn(Arc::clone(&self.port), Arc::clone(tools.shared()), target);
+        }
+    }
+
+    // === relaying ===
+
+    /// Receives into the shared buffer. Returns how much.
+    fn receive(&mut self, from: Side, limit: u32, tools: &mut Tools) -> u32 {
+        let asked = limit as usize;
+        let Some(source) = self.socket(from) else {
+            return 0;
+        };
+        let received = match recv(
+            source,
+            &mut tools.buffers.scratch[..asked],
+            RecvFlags::empty(),
+        ) {
+            Ok((0, _)) => {
+                self.tell(Event::Ended(from), tools);
+                return 0;
+            }
+            Ok((received, _)) => received,
+            Err(Errno::AGAIN) => {
+                self.tell(Event::ReceiveBlocked(from), tools);
+                return 0;
+            }
+            // Nothing has happened: it is asked for again.
+            Err(Errno::INTR) => 0,
+            Err(error) => {
+                self.fail(from, error, tools);
+                return 0;
+            }
+        };
+        let bytes = u32::try_from(received).unwrap_or(u32::MAX);
+        self.tell(
+            Event::Received {
+                from,
+                bytes,
+                drained: received < asked && received > 0 && !self.is_urgent,
+            },
+            tools,
+        );
+        bytes
+    }
+
+    /// Sends what was just received.
+    fn send_fresh(&mut self, to: Side, len: usize, tools: &mut Tools) {
+        if to == Side::Endpoint {
+            self.note_message(tools);
+        }
+        let Some(sink) = self.socket(to) else {
+            return;
+        };
+        let sent = match send(sink, &tools.buffers.scratch[..len], SendFlags::NOSIGNAL) {
+            Ok(sent) => sent,
+            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(error) => return self.fail(to, error, tools),
+        };
+        if sent < len {
+            let remainder = tools.buffers.keep(sent, len);
+            *self.remainder(to) = Some(remainder);
+        }
+        self.note_sent(to, sent, len, tools);
+    }
+
+    fn send_remainder(&mut self, to: Side, tools: &mut Tools) {
+        let Some(mut remainder) = self.remainder(to).take() else {
+            return;
+        };
+        let Some(sink) = self.socket(to) else {
+            return;
+        };
+        let len = remainder.unsent().len();
+        let sent = match send(sink, remainder.unsent(), SendFlags::NOSIGNAL) {
+            Ok(sent) => sent,
+            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(error) => return self.fail(to, error, tools),
+        };
+        remainder.note_sent(sent);
+        if sent < len {
+            *self.remainder(to) = Some(remainder);
+        } else {
+            tools.buffers.give_back(remainder);
+        }
+        self.note_sent(to, sent, len, tools);
+    }
+
+    fn note_sent(&mut self, to: Side, sent: usize, len: usize, tools: &Tools) {
+        let bytes = u32::try_from(sent).unwrap_or(u32::MAX);
+        self.tell(Event::Sent { to, bytes }, tools);
+        if sent < len {
+            // The kernel says when it takes more.
+            self.tell(Event::SendBlocked(to), tools);
+        }
+    }
+
+    /// The first message finds nothing unacknowledged and so goes out at once;
+    /// those after it need the option. Connections of one message are spared it.
+    fn note_message(&mut self, tools: &Tools) {
+        self.messages = self.messages.saturating_add(1);
+        if self.messages == 2
+            && let Some(endpoint) = &mut self.endpoint
+            && let Err(error) = endpoint.settle_messages()
+        {
+            self.fail(Side::Endpoint, error, tools);
+        }
+    }
+
+    fn settle(&mut self, tools: &Tools) {
+        self.messages = 2;
+        if let Some(endpoint) = &mut self.endpoint
+            && let Err(error) = endpoint.settle()
+        {
+            self.fail(Side::Endpoint, error, tools);
+        }
+    }
+
+    fn inspect(&mut self, tools: &mut Tools) {
+        let sockets = [self.client.as_ref(), self.endpoint.as_ref()];
+        let finding = tools.vitals.inspect(sockets.into_iter().flatten());
+        self.tell(Event::Inspected(finding), tools);
+    }
+
+    // === the end ===
+
+    fn shut_down(&mut self, side: Side, tools: &Tools) {
+        // Who sees the end finds the bytes before it in the counters.
+        self.count();
+        let Some(socket) = self.socket(side) else {
+            return;
+        };
+        if let Err(error) = shutdown(socket, Shutdown::Write) {
+            self.fail(side, error, tools);
+        }
+    }
+
+    fn close(&mut self) {
+        self.count();
+        for socket in [self.client.take(), self.endpoint.take()]
+            .into_iter()
+            .flatten()
+        {
+            socket.close_in_order();
+        }
+    }
+
+    fn fail(&mut self, side: Side, error: impl Into<io::Error>, tools: &Tools) {
+        let error = error.into();
+        if let Some(lease) = &self.lease {
+            let endpoint = lease.endpoint();
+            tracing::debug!(
+                port = endpoint.port,
+                endpoint = endpoint.id,
+                ?side,
+                %error,
+                "connection failed"
+            );
+        }
+        self.tell(Event::Failed(side), tools);
+    }
+
+    // === counting and queueing ===
+
+    /// Puts the bytes moved since the last time into the counters.
+    pub(super) fn count(&mut self) {
+        self.is_uncounted = false;
+        let moved = self.machine.take_moved();
+        if let Some(lease) = &self.lease {
+            lease.count_moved(moved);
+        }
+    }
+
+    fn note_uncounted(&mut self, key: Key, tools: &mut Tools) {
+        if !self.is_uncounted {
+            self.is_uncounted = true;
+            if tools.uncounted.is_empty() {
+                tools.uncounted_since_ms = tools.now_ms;
+            }
+            tools.uncounted.push(key);
+        }
+    }
+
+    fn queue(&mut self, key: Key, tools: &mut Tools) {
+        if !self.is_queued {
+            self.is_queued = true;
+            tools.runnable.push_back(key);
+        }
+    }
+
+    fn socket(&self, side: Side) -> Option<&Socket> {
+        match side {
+            Side::Client => self.client.as_ref(),
+            Side::Endpoint => self.endpoint.as_ref(),
+        }
+    }
+
+    fn remainder(&mut self, to: Side) -> &mut Option<Box<Remainder>> {
+        match to {
+            Side::Client => &mut self.to_client,
+            Side::Endpoint => &mut self.to_endpoint,
+        }
+    }
+}

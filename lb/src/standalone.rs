@@ -1,0 +1,185 @@
+//! The balancer by itself: a configuration file takes the place of the daemon.
+//!
+//! SIGHUP has the file read again. Its listeners and endpoints come into force
+//! as a table does, without touching a connection; a file with a flaw is refused
+//! with the line and the reason, and what was in force stays. SIGTERM drains and
+//! ends, a second one ends at once.
+
+mod file;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use self::file::File;
+use crate::{
+    balancer::{ApplyError, Handle},
+    control::server::ControlSocket,
+    run::{self, Running},
+};
+
+/// Why the configuration file was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It does not say what it should.
+    #[error("{}, line {line}: {reason}", path.display())]
+    Flaw {
+        /// The file.
+        path: PathBuf,
+        /// Where, from 1.
+        line: usize,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// It changes what is settled when the balancer starts.
+    #[error(
+        "{}: only listeners can change while the balancer runs, restart it for the rest",
+        path.display()
+    )]
+    Restart {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The balancer took no table from it.
+    #[error("{}: {reason}", path.display())]
+    NotInForce {
+        /// The file.
+        path: PathBuf,
+        /// What the balancer said.
+        reason: String,
+    },
+}
+
+/// Why the balancer could not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration file was refused.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The balancer cannot run as it says.
+    #[error(transparent)]
+    Run(#[from] run::Error),
+}
+
+/// Runs a balancer by a configuration file, on the tokio runtime of the caller,
+/// until SIGTERM. The file is in TOML:
+///
+/// ```toml
+/// # All but the listeners is optional, and takes effect at the start only.
+/// ingress = ["0.0.0.0", "::"]   # addresses to answer on
+/// control = "/run/lb.sock"      # a control socket, for the status; none if left out
+/// threads = 4                   # that forward; one for each core if left out
+/// max_connections = 10000       # what the limit of open files allows if left out
+/// drain_timeout_ms = 30000
+///
+/// [timeouts]
+/// connect_ms = 250
+/// half_closed_ms = 30000
+/// idle_ms = 3600000
+///
+/// [[listeners]]
+/// port = 80
+/// service = "web"               # a label for logs and the status
+/// policy = "round_robin"        # or "least_conn", "source_hash"
+///
+/// [[listeners.endpoints]]
+/// address = "10.0.0.1:8080"
+/// id = "first"                  # the address if left out
+/// weight = 1
+/// draining = false
+/// ```
+///
+/// # Errors
+///
+/// Only before it begins to forward; see [`Error`].
+pub async fn run(path: impl Into<PathBuf>) -> Result<(), Error> {
+    let path = path.into();
+    let file = File::read(&path)?;
+    let config = file.config();
+    let listen = |kind| signal(kind).map_err(run::Error::Signals);
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    let socket = match &file.settings.control {
+        Some(control) => Some(
+            ControlSocket::bind(control, config.control_mode)
+                .await
+                .map_err(run::Error::from)?,
+        ),
+        None => None,
+    };
+    let running = Running::start(config)?;
+    let balancer = running.balancer.clone();
+    put_in_force(&balancer, &path, &file, 1).await?;
+    tokio::select! {
+        () = running.until_ended(socket, &mut terminate) => {}
+        () = reload(&balancer, &path, &file, &mut hangup) => {}
+    }
+    Ok(())
+}
+
+/// Reads the file anew with every SIGHUP, for ever.
+async fn reload(balancer: &Handle, path: &Path, first: &File, hangup: &mut Signal) {
+    let mut version = 1;
+    while hangup.recv().await.is_some() {
+        version += 1;
+        match reload_once(balancer, path, first, version).await {
+            Ok(()) => tracing::info!(path = %path.display(), version, "configuration in force"),
+            Err(error) => {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::error!(
+                    %error,
+                    source,
+                    "configuration refused, the one before stays in force"
+                );
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+async fn reload_once(
+    balancer: &Handle,
+    path: &Path,
+    first: &File,
+    version: u64,
+) -> Result<(), FileError> {
+    let file = File::read(path)?;
+    if file.settings != first.settings {
+        return Err(FileError::Restart {
+            path: path.to_owned(),
+        });
+    }
+    put_in_force(balancer, path, &file, version).await
+}
+
+async fn put_in_force(
+    balancer: &Handle,
+    path: &Path,
+    file: &File,
+    version: u64,
+) -> Result<(), FileError> {
+    // Ports that cannot be bound are logged, and tried again, by the balancer.
+    match balancer.set_table(file.table(version)).await {
+        Ok(Ok(_)) => Ok(()),
+        // It is ending, and needs no table any more.
+        Ok(Err(ApplyError::ShuttingDown)) | Err(_) => Ok(()),
+        // Somebody has put a newer one in force over the control socket.
+        Ok(Err(error)) => Err(FileError::NotInForce {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        }),
+    }
+}

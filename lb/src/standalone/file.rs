@@ -1,0 +1,285 @@
+//! The configuration file: its format, and where its flaws are.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::FileError;
+use crate::{
+    run::{Config, Timeouts},
+    table::{Endpoint, EndpointState, Listener, Policy, Table, TableError},
+};
+
+/// A file without flaws.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) settings: Settings,
+    listeners: Vec<Listener>,
+}
+
+/// What is settled when the balancer starts.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Settings {
+    pub(super) control: Option<PathBuf>,
+    ingress: Option<Vec<IpAddr>>,
+    threads: Option<usize>,
+    max_connections: Option<usize>,
+    drain_timeout_ms: Option<u64>,
+    timeouts: RawTimeouts,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFile {
+    control: Option<PathBuf>,
+    ingress: Option<Vec<IpAddr>>,
+    threads: Option<usize>,
+    max_connections: Option<usize>,
+    drain_timeout_ms: Option<u64>,
+    #[serde(default)]
+    timeouts: RawTimeouts,
+    #[serde(default)]
+    listeners: Vec<Spanned<RawListener>>,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTimeouts {
+    connect_ms: Option<u64>,
+    half_closed_ms: Option<u64>,
+    idle_ms: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawListener {
+    port: u16,
+    #[serde(default)]
+    service: String,
+    #[serde(default)]
+    policy: Policy,
+    #[serde(default)]
+    endpoints: Vec<Spanned<RawEndpoint>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawEndpoint {
+    address: SocketAddr,
+    id: Option<String>,
+    #[serde(default = "one")]
+    weight: u32,
+    #[serde(default)]
+    draining: bool,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl File {
+    pub(super) fn read(path: &Path) -> Result<Self, FileError> {
+        let text = std::fs::read_to_string(path).map_err(|source| FileError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text).map_err(|(at, reason)| FileError::Flaw {
+            path: path.to_owned(),
+            line: line_of(&text, at),
+            reason,
+        })
+    }
+
+    /// The offset of a flaw, and what it is.
+    fn parse(text: &str) -> Result<Self, (usize, String)> {
+        let raw: RawFile = toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            (at, error.message().to_owned())
+        })?;
+        let listeners: Vec<Listener> = raw.listeners.iter().map(listener).collect();
+        let table = Table {
+            version: 0,
+            listeners: listeners.clone(),
+        };
+        table
+            .validate()
+            .map_err(|error| (place_of(&error, &raw.listeners), error.to_string()))?;
+        Ok(Self {
+            settings: Settings {
+                control: raw.control,
+                ingress: raw.ingress,
+                threads: raw.threads,
+                max_connections: raw.max_connections,
+                drain_timeout_ms: raw.drain_timeout_ms,
+                timeouts: raw.timeouts,
+            },
+            listeners,
+        })
+    }
+
+    pub(super) fn config(&self) -> Config {
+        let settings = &self.settings;
+        let mut config = Config::new(settings.control.clone().unwrap_or_default());
+        if let Some(ingress) = &settings.ingress {
+            config.ingress.clone_from(ingress);
+        }
+        config.threads = settings.threads;
+        config.max_connections = settings.max_connections;
+        let set = |timeout: &mut Duration, ms: Option<u64>| {
+            if let Some(ms) = ms {
+                *timeout = Duration::from_millis(ms);
+            }
+        };
+        set(&mut config.drain_timeout, settings.drain_timeout_ms);
+        let Timeouts {
+            connect,
+            half_closed,
+            idle,
+            ..
+        } = &mut config.timeouts;
+        set(connect, settings.timeouts.connect_ms);
+        set(half_closed, settings.timeouts.half_closed_ms);
+        set(idle, settings.timeouts.idle_ms);
+        config
+    }
+
+    pub(super) fn table(&self, version: u64) -> Table {
+        Table {
+            version,
+            listeners: self.listeners.clone(),
+        }
+    }
+}
+
+fn listener(raw: &Spanned<RawListener>) -> Listener {
+    let raw = raw.get_ref();
+    Listener {
+        port: raw.port,
+        service: raw.service.clone(),
+        policy: raw.policy,
+        endpoints: raw.endpoints.iter().map(endpoint).collect(),
+    }
+}
+
+fn endpoint(raw: &Spanned<RawEndpoint>) -> Endpoint {
+    let raw = raw.get_ref();
+    Endpoint {
+        id: raw.id.clone().unwrap_or_else(|| raw.address.to_string()),
+        address: raw.address,
+        weight: raw.weight,
+        state: if raw.draining {
+            EndpointState::Draining
+        } else {
+            EndpointState::Ready
+        },
+    }
+}
+
+/// Where in the file a flaw of the table is: with two that are in each other's
+/// way, the later one.
+fn place_of(error: &TableError, listeners: &[Spanned<RawListener>]) -> usize {
+    let (port, id) = match error {
+        TableError::PortZero { .. } => (0, None),
+        TableError::DuplicatePort { port, .. } => (*port, None),
+        TableError::WeightZero { port, id }
+        | TableError::AddressWithoutPort { port, id, .. }
+        | TableError::DuplicateEndpoint { port, id } => (*port, Some(id)),
+    };
+    let Some(listener) = listeners
+        .iter()
+        .rfind(|listener| listener.get_ref().port == port)
+    else {
+        return 0;
+    };
+    let found = id.and_then(|id| {
+        let endpoints = &listener.get_ref().endpoints;
+        endpoints.iter().rfind(|one| endpoint(one).id == *id)
+    });
+    found.map_or(listener.span().start, |endpoint| endpoint.span().start)
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    let before = text.as_bytes().get(..at).unwrap_or_default();
+    1 + before.iter().filter(|byte| **byte == b'\n').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+ingress = ["127.0.0.1"]
+threads = 2
+
+[timeouts]
+connect_ms = 100
+
+[[listeners]]
+port = 80
+service = "web"
+
+[[listeners.endpoints]]
+address = "10.0.0.1:8080"
+id = "first"
+weight = 3
+
+[[listeners.endpoints]]
+address = "[::1]:8080"
+draining = true
+
+[[listeners]]
+port = 81
+"#;
+
+    #[test]
+    fn a_whole_file() {
+        let file = File::parse(GOOD).unwrap();
+        let config = file.config();
+        assert_eq!(config.threads, Some(2));
+        assert_eq!(config.ingress, ["127.0.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(config.timeouts.connect, Duration::from_millis(100));
+        assert_eq!(config.timeouts.idle, Timeouts::default().idle);
+        let table = file.table(7);
+        assert_eq!((table.version, table.listeners.len()), (7, 2));
+        let endpoints = &table.listeners[0].endpoints;
+        assert_eq!(
+            (endpoints[0].id.as_str(), endpoints[0].weight),
+            ("first", 3)
+        );
+        assert_eq!(endpoints[1].id, "[::1]:8080");
+        assert_eq!(endpoints[1].state, EndpointState::Draining);
+        assert_eq!(table.listeners[1].endpoints, []);
+        assert!(File::parse("").unwrap().table(1).listeners.is_empty());
+    }
+
+    #[track_caller]
+    fn check(change: (&str, &str), line: usize, reason: &str) {
+        let text = GOOD.replacen(change.0, change.1, 1);
+        let (at, found) = File::parse(&text).unwrap_err();
+        assert_eq!(line_of(&text, at), line, "{found}");
+        assert!(found.contains(reason), "{found}");
+    }
+
+    #[test]
+    fn flaws_have_a_line_and_a_reason() {
+        check(("threads = 2", "threads = two"), 3, "");
+        check(("threads", "treads"), 3, "unknown field `treads`");
+        check(("port = 80", "port = 80000"), 9, "expected u16");
+        check(("port = 81", "port = 80"), 21, "port 80 is listed twice");
+        check(("port = 81", "port = 0"), 21, "port 0 cannot be published");
+        check(
+            ("weight = 3", "weight = 0"),
+            12,
+            "endpoint first has weight 0",
+        );
+        check(("10.0.0.1:8080", "10.0.0.1"), 13, "invalid socket address");
+        check(("10.0.0.1:8080", "10.0.0.1:0"), 12, "whose port is 0");
+        check(("draining = true", "id = \"first\""), 17, "listed twice");
+        check(("[[listeners]]", "[[listeners"), 8, "");
+    }
+}
