@@ -217,8 +217,7 @@ fn setting<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, value) = text
         .lines()
         .filter_map(|line| line.split_once('='))
-        .filter(|(found, _)| found.trim() == name)
-        .next_back()?;
+        .rfind(|(found, _)| found.trim() == name)?;
     let value = value.trim();
     let quoted = ['"', '\''].iter().find_map(|quote| {
         let inner = value.strip_prefix(*quote)?;

@@ -5,6 +5,8 @@
 //! of a daemon that died. The unit is checked by `systemd-analyze verify`, and a stand-in for
 //! systemctl starts the daemon as the unit says.
 
+#![allow(clippy::unwrap_used)]
+
 mod machine;
 
 use std::{thread, time::Duration};
@@ -133,7 +135,7 @@ fn upgrade(hosts: &Hosts, machine: &Machine) {
     assert_ne!(machine.daemon().unwrap(), daemon);
     thread::sleep(AFTERWARDS);
     let report = running.stop().unwrap();
-    println!("upgrade under load: {}", report.to_json());
+    eprintln!("upgrade under load: {}", report.to_json());
     assert_eq!(report.failed(), 0, "{}", report.to_json());
     assert!(report.answered() > 200, "{}", report.to_json());
     let after = (machine.balancer().unwrap(), machine.containers().unwrap());

@@ -110,3 +110,10 @@ fn every_setting_of_the_file_is_one_of_the_daemon() {
     assert!(missing.is_empty(), "not in the file: {missing:?}");
     assert!(unknown.is_empty(), "not of the daemon: {unknown:?}");
 }
+
+#[test]
+fn the_packages_changelog_begins_with_this_version() {
+    let changelog = include_str!("../../../../packaging/deb/changelog");
+    let expected = concat!("swarmlet (", env!("CARGO_PKG_VERSION"), "-1) ");
+    assert!(changelog.starts_with(expected), "{changelog}");
+}
