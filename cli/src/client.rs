@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use swarmlet_core::model::{Node, NodeId, Service, Task};
@@ -16,6 +17,12 @@ use tonic::{Code, Response, Status};
 /// Time for an answer of the cluster. A leader is elected within 2 s and managers give up a
 /// write without a quorum after 2 s; what takes longer than this will not come any more.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Present in answers of a manager that could not ask the others.
+const STALE_KEY: &str = "x-swarmlet-stale";
+
+/// Whether there was one. A command is one process, and its answers come from many places.
+static STALE_SEEN: AtomicBool = AtomicBool::new(false);
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -168,9 +175,24 @@ pub(crate) async fn call_within<T>(
     request: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, ClientError> {
     match tokio::time::timeout(deadline, request).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Ok(response)) => {
+            if response.metadata().contains_key(STALE_KEY) {
+                STALE_SEEN.store(true, Ordering::Relaxed);
+            }
+            Ok(response.into_inner())
+        }
         Ok(Err(status)) => Err(status_error(&status)),
         Err(_) => Err(ClientError::Deadline(deadline)),
+    }
+}
+
+/// Says, once a command has printed what it had to, that this may be of the past.
+pub(crate) fn warn_of_stale() {
+    if STALE_SEEN.load(Ordering::Relaxed) {
+        eprintln!(
+            "WARNING: the swarm does not have a leader; this is what this manager knew last, and \
+             it may be stale"
+        );
     }
 }
 

@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Command};
-use crate::client::Client;
+use crate::client::{Client, warn_of_stale};
 use crate::{commands, daemon, demo, install, output};
 
 /// Runs the program.
@@ -19,7 +19,10 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     match run(cli) {
-        Ok(code) => code,
+        Ok(code) => {
+            warn_of_stale();
+            code
+        }
         Err(error) => {
             eprintln!("Error: {}", one_line(&error));
             ExitCode::FAILURE

@@ -5,6 +5,8 @@
 //! going in circles while two managers take each other for the leader.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -36,8 +38,26 @@ const NODE: &str = "x-swarmlet-node";
 const ROLE: &str = "x-swarmlet-role";
 
 /// How long a request waits for a leader. An election takes less than this; a user who waits
-/// longer wants to know why.
-const LEADER_WAIT: Duration = Duration::from_secs(2);
+/// longer wants to know why, and within two seconds.
+const LEADER_WAIT: Duration = Duration::from_millis(1700);
+
+/// How long it waits where an earlier one has waited in vain, and no leader has been seen since.
+const LEADERLESS_WAIT: Duration = Duration::from_millis(100);
+
+/// Calls that only read. Without a leader they are answered from this manager's own replica,
+/// and the answer says so.
+const READS: [&str; 3] = [
+    "/swarmlet.v1.Control/ListNodes",
+    "/swarmlet.v1.Control/ListServices",
+    "/swarmlet.v1.Control/ListTasks",
+];
+
+/// Present in answers that may be stale.
+const STALE: &str = "x-swarmlet-stale";
+
+/// Marks a request, inside of this process, that may be answered from what the replica has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MayBeStale;
 
 /// How long the leader may take to begin its answer. Its own proposals give up after 2 s.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -66,6 +86,8 @@ pub(crate) struct Forwarder {
     pub(crate) raft: Raft,
     /// Reaches it.
     pub(crate) dialer: Dialer,
+    /// Whether a request has waited for a leader in vain.
+    pub(crate) leaderless: Arc<AtomicBool>,
 }
 
 /// The address that a call came from first, however it was forwarded.
@@ -140,12 +162,40 @@ impl Forwarder {
         *self.raft.watch_leadership().borrow()
     }
 
-    /// Asks whoever leads until one who does answers.
+    /// Has the leader answer, or this replica where there is none and that will do.
     async fn answer(&self, parts: request::Parts, body: Bytes, next: Next) -> Response {
-        let deadline = Instant::now() + LEADER_WAIT;
+        if let Some(response) = self.ask_leader(&parts, &body, &next).await {
+            return response;
+        }
+        if !READS.contains(&parts.uri.path()) {
+            return Status::unavailable(NO_LEADER).into_http();
+        }
+        let mut request = Request::from_parts(parts, Body::from(body));
+        request.extensions_mut().insert(MayBeStale);
+        let mut response = next.run(request).await;
+        response
+            .headers_mut()
+            .insert(STALE, HeaderValue::from_static("1"));
+        response
+    }
+
+    /// Asks whoever leads until one who does answers; `None` where nobody does.
+    async fn ask_leader(
+        &self,
+        parts: &request::Parts,
+        body: &Bytes,
+        next: &Next,
+    ) -> Option<Response> {
+        let wait = if self.leaderless.load(Ordering::Relaxed) {
+            LEADERLESS_WAIT
+        } else {
+            LEADER_WAIT
+        };
+        let deadline = Instant::now() + wait;
         loop {
             let Some(leadership) = self.leader(deadline).await else {
-                return Status::unavailable(NO_LEADER).into_http();
+                self.leaderless.store(true, Ordering::Relaxed);
+                return None;
             };
             let mut request = Request::from_parts(parts.clone(), Body::from(body.clone()));
             let response = match leadership.leader {
@@ -155,17 +205,18 @@ impl Forwarder {
                     match self.send(leader.address, request).await {
                         Ok(response) => response,
                         Err(Unsent::Retry) => crate::status::not_leader().into_http(),
-                        Err(Unsent::Failed(status)) => return status.into_http(),
+                        Err(Unsent::Failed(status)) => return Some(status.into_http()),
                     }
                 }
                 None => crate::status::not_leader().into_http(),
             };
             // Whoever answers so has done nothing, so asking again repeats nothing.
             if !response.headers().contains_key(NOT_LEADER_KEY) {
-                return response;
+                self.leaderless.store(false, Ordering::Relaxed);
+                return Some(response);
             }
             if Instant::now() + RETRY_PAUSE >= deadline {
-                return Status::unavailable(NO_LEADER).into_http();
+                return None;
             }
             sleep(RETRY_PAUSE).await;
         }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -96,6 +97,8 @@ pub(crate) struct Inner {
     collector: Collector,
     sessions: Sessions,
     intake: Intake,
+    /// Whether a request has waited for a leader in vain.
+    leaderless: Arc<AtomicBool>,
     stop: CancellationToken,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -125,6 +128,7 @@ impl Manager {
             collector: Collector::default(),
             sessions: Sessions::default(),
             intake: Intake::new(raft.clone(), memory.clone()),
+            leaderless: Arc::default(),
             stop: CancellationToken::new(),
             tasks: Mutex::default(),
             identities,
@@ -244,6 +248,7 @@ impl Manager {
         Forwarder {
             raft: self.inner.raft.clone(),
             dialer: self.inner.dialer.clone(),
+            leaderless: self.inner.leaderless.clone(),
         }
     }
 }

@@ -23,6 +23,7 @@ use swarmlet_proto::v1;
 use swarmlet_proto::v1::control_server::Control;
 
 use crate::ca::secret;
+use crate::forward::MayBeStale;
 use crate::raft::Raft;
 use crate::{managers, propose, random, status};
 
@@ -42,6 +43,15 @@ impl ControlService {
         state.map_err(|error| status::of_proposal(&error))
     }
 
+    /// The state to answer a read from: the latest one, or what this replica has where the
+    /// managers have no leader, and the answer says so.
+    async fn readable<T>(&self, request: &Request<T>) -> Result<Arc<State>, Status> {
+        match request.extensions().get::<MayBeStale>() {
+            Some(MayBeStale) => Ok(self.raft.state()),
+            None => self.current().await,
+        }
+    }
+
     async fn propose(&self, command: Command) -> Result<Version, Status> {
         Ok(propose::one(&self.raft, command).await?)
     }
@@ -51,8 +61,11 @@ type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl Control for ControlService {
-    async fn list_nodes(&self, _: Request<v1::ListNodesRequest>) -> Answer<v1::ListNodesResponse> {
-        let state = self.current().await?;
+    async fn list_nodes(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Answer<v1::ListNodesResponse> {
+        let state = self.readable(&request).await?;
         Ok(Response::new(nodes::list(&state, &self.raft)))
     }
 
@@ -143,9 +156,9 @@ impl Control for ControlService {
 
     async fn list_services(
         &self,
-        _: Request<v1::ListServicesRequest>,
+        request: Request<v1::ListServicesRequest>,
     ) -> Answer<v1::ListServicesResponse> {
-        let state = self.current().await?;
+        let state = self.readable(&request).await?;
         Ok(Response::new(v1::ListServicesResponse {
             version: state.version().0,
             // One that is being removed is gone for its user; what is left of its tasks shows
@@ -162,8 +175,8 @@ impl Control for ControlService {
         &self,
         request: Request<v1::ListTasksRequest>,
     ) -> Answer<v1::ListTasksResponse> {
+        let state = self.readable(&request).await?;
         let request = request.get_ref();
-        let state = self.current().await?;
         let service = match request.service_id.as_str() {
             "" => None,
             name => Some(&resolve::service(&state, name)?.id),
