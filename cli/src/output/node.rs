@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use swarmlet_core::model::{Node, NodeId, Timestamp};
+use swarmlet_core::model::{Node, NodeId, RuntimeKind, Timestamp};
 
 use super::{Row, ago, natural, title};
 
@@ -74,12 +74,14 @@ pub(crate) fn node_rows(nodes: &[(Node, String)], own: Option<&NodeId>) -> Vec<N
         .collect()
 }
 
-/// The engine's version, or the runtime's name where it has no engine or the engine is silent.
+/// The engine's version, `unknown` where the engine does not answer, or the runtime's name where
+/// it has no engine.
 fn engine(node: &Node) -> String {
-    if node.description.engine_version.is_empty() {
-        node.description.runtime.to_string()
-    } else {
-        node.description.engine_version.clone()
+    let description = &node.description;
+    match description.runtime {
+        _ if !description.engine_version.is_empty() => description.engine_version.clone(),
+        RuntimeKind::Docker => "unknown".to_owned(),
+        RuntimeKind::Process => description.runtime.to_string(),
     }
 }
 
@@ -137,7 +139,16 @@ pub(crate) fn pretty_node(node: &Node, manager_status: &str, now: Timestamp) -> 
     );
     line("Engine:", "");
     line(" Runtime:", &description.runtime.to_string());
-    line(" Version:", &description.engine_version);
+    let silent =
+        description.runtime == RuntimeKind::Docker && description.engine_version.is_empty();
+    line(
+        " Version:",
+        if silent {
+            "unknown (the engine does not answer)"
+        } else {
+            &description.engine_version
+        },
+    );
     line(" Swarmlet:", &description.program_version);
     if !node.port_problems.is_empty() {
         line("Port Problems:", "");

@@ -36,7 +36,7 @@ fn nodes_are_listed() {
         r"
 |ID               HOSTNAME   STATUS   AVAILABILITY   MANAGER STATUS   ENGINE VERSION
 |000003ewfdnc *   host1      Ready    Active         Leader           20.10.24
-|000006tsurao     host2      Down     Active                          docker
+|000006tsurao     host2      Down     Active                          unknown
 |00000a8pa4y0     host10     Ready    Active         Unreachable      20.10.24",
     );
     let json = list(&rows[..1], Style::Json).unwrap();
