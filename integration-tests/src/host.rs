@@ -289,6 +289,20 @@ impl Host {
         self.engine.start_again(&self.namespace)
     }
 
+    /// Pulls the host's plug: daemon, balancer, engine and containers are gone at once, and what
+    /// is on the disk stays. [`restart_engine`](Self::restart_engine) boots the engine again.
+    ///
+    /// # Errors
+    ///
+    /// When something cannot be killed.
+    pub fn pull_the_plug(&self) -> Result<()> {
+        self.signal(self.engine.dockerd()?, Signal::KILL)?;
+        cleanup::kill_until_gone(&format!("guests of {}", self.name()), || self.guests())?;
+        cleanup::kill_until_gone(&format!("containers of {}", self.name()), || {
+            cleanup::group_members(self.engine.control_group())
+        })
+    }
+
     /// Makes the host as it was: no swarmlet, no container, no volume, no
     /// state, no fault; the engine with its images stays.
     ///

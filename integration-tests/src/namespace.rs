@@ -154,7 +154,11 @@ impl Namespace {
 
     /// Starts a thread of this process that lives in the network namespace;
     /// so do the threads that it starts.
-    pub(crate) fn thread<T: Send + 'static>(
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started; the thread's own result says whether it could move.
+    pub fn thread<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<JoinHandle<io::Result<T>>> {

@@ -1,0 +1,153 @@
+//! All managers are gone: nodes look after themselves.
+
+use std::{
+    collections::BTreeSet,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use swarmlet_integration_tests::wait_until;
+
+use crate::{
+    cluster::{Cluster, LATER},
+    containers::{engine_start, kill_one, restart_bound},
+    probe::{load, no_errors, watch, within},
+};
+
+/// Identifiers of a service's tasks, those of the past included.
+fn tasks(cluster: &Cluster) -> Result<BTreeSet<String>> {
+    let tasks = cluster.tasks(&cluster.hosts[0], "a")?;
+    Ok(tasks.into_iter().map(|task| task.id).collect())
+}
+
+/// Creates two services whose tasks answer with their service's name.
+pub(crate) fn two_services(cluster: &Cluster) {
+    for (name, port) in [("a", "80:80"), ("b", "81:80")] {
+        let hostname = "{{.Service.Name}}-{{.Task.Slot}}";
+        let words = [
+            "--name",
+            name,
+            "--replicas",
+            "6",
+            "-p",
+            port,
+            "--hostname",
+            hostname,
+            "whoami",
+        ];
+        cluster.create(&words).unwrap();
+    }
+}
+
+/// Every answer on a port came from its own service.
+#[track_caller]
+pub(crate) fn all_from(report: &swarmlet_integration_tests::LoadReport, service: &str) {
+    let prefix = format!("{service}-");
+    let foreign: Vec<_> = report
+        .answers
+        .keys()
+        .filter(|name| !name.starts_with(&prefix))
+        .collect();
+    assert!(foreign.is_empty(), "answers of {service} from {foreign:?}");
+}
+
+#[test]
+fn without_any_manager_containers_come_back_and_a_rebooted_host_serves() {
+    let cluster = Cluster::start(1).unwrap();
+    two_services(&cluster);
+    let known = tasks(&cluster).unwrap();
+    let (manager, worker) = (&cluster.hosts[0], &cluster.hosts[1]);
+    for host in cluster.hosts.iter() {
+        watch(&cluster, host, 12)
+            .unwrap()
+            .after(Instant::now())
+            .unwrap();
+    }
+    cluster.kill_daemon(manager).unwrap();
+    thread::sleep(Duration::from_secs(2));
+
+    // A container fails. No manager knows, and none is needed. Its host's own page tells.
+    let engine = engine_start(worker);
+    let running = load(&cluster, 80, 2).unwrap();
+    let out = watch(&cluster, worker, 11).unwrap();
+    let died = kill_one(worker);
+    within(
+        "out of its own balancer",
+        out.after(died).unwrap(),
+        Duration::from_millis(100),
+    );
+    let back = watch(&cluster, worker, 12).unwrap().after(died).unwrap();
+    within("started again in place", back, restart_bound(engine));
+    let report = running.stop().unwrap();
+    all_from(&report, "a");
+    no_errors("a container fails without managers", &report, 2);
+
+    // The whole host goes down and comes back, and still nobody is there to tell it anything.
+    let (on_a, on_b) = (
+        load(&cluster, 80, 1).unwrap(),
+        load(&cluster, 81, 1).unwrap(),
+    );
+    worker.pull_the_plug().unwrap();
+    worker.restart_engine().unwrap();
+    let booted = Instant::now();
+    cluster.start_daemon(worker).unwrap();
+    let back = watch(&cluster, worker, 12).unwrap().after(booted).unwrap();
+    within(
+        "a rebooted host serves all of its tasks",
+        back,
+        Duration::from_secs(15),
+    );
+    for (report, service) in [(on_a.stop().unwrap(), "a"), (on_b.stop().unwrap(), "b")] {
+        all_from(&report, service);
+        eprintln!(
+            "{service} meanwhile: {} requests, failed {:?}",
+            report.answered(),
+            report.errors
+        );
+    }
+    for (port, service) in [(80, "a"), (81, "b")] {
+        let report = cluster.ask(worker, port, 60).unwrap();
+        all_from(&report, service);
+        assert_eq!(
+            (report.failed(), report.answers.len()),
+            (0, 6),
+            "{}",
+            report.to_json()
+        );
+    }
+
+    // The managers return, and find everything as they left it.
+    let before = cluster.started().unwrap();
+    assert_eq!(before.len(), 12);
+    cluster.start_daemon(manager).unwrap();
+    wait_until(LATER, "three ready nodes", || {
+        let nodes = cluster.nodes(manager)?;
+        Ok(nodes
+            .values()
+            .all(|node| node["Status"] == "Ready")
+            .then_some(()))
+    })
+    .unwrap();
+    thread::sleep(Duration::from_secs(5));
+    assert_eq!(
+        cluster.started().unwrap(),
+        before,
+        "a container was restarted"
+    );
+    assert_eq!(
+        tasks(&cluster).unwrap(),
+        known,
+        "a task was lost, or made twice"
+    );
+    for host in cluster.hosts.iter() {
+        let report = cluster.ask(host, 80, 60).unwrap();
+        all_from(&report, "a");
+        assert_eq!(
+            (report.failed(), report.answers.len()),
+            (0, 6),
+            "{}",
+            report.to_json()
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! A container dies: out of the balancers at once, back in a moment.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::test_kill_process;
+use swarmlet_integration_tests::{Host, Pid};
+
+use crate::{
+    cluster::Cluster,
+    probe::{load, no_errors, watch, within},
+};
+
+/// Kills a container of the host with `docker kill`; the moment of its process's end.
+pub(crate) fn kill_one(host: &Host) -> Instant {
+    let ids = host.docker(&["ps", "--quiet"]).unwrap().success().unwrap();
+    let id = ids.lines().next().unwrap().to_owned();
+    let format = ["inspect", "--format", "{{.State.Pid}}", &id];
+    let pid = host.docker(&format).unwrap().success().unwrap();
+    let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    let gone = thread::spawn(move || {
+        while test_kill_process(pid).is_ok() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Instant::now()
+    });
+    host.docker(&["kill", &id]).unwrap().success().unwrap();
+    gone.join().unwrap()
+}
+
+/// What the engine itself takes to make and start a container, on this machine right now.
+pub(crate) fn engine_start(host: &Host) -> Duration {
+    let moment = Instant::now();
+    let id = host
+        .docker(&["run", "--detach", "whoami"])
+        .unwrap()
+        .success()
+        .unwrap();
+    let took = moment.elapsed();
+    host.docker(&["rm", "--force", id.trim()])
+        .unwrap()
+        .success()
+        .unwrap();
+    eprintln!("an engine of its own takes {took:.3?} to start a container");
+    took
+}
+
+/// Two seconds, and what a busy machine's engine takes beyond half a second for a start.
+pub(crate) fn restart_bound(engine: Duration) -> Duration {
+    Duration::from_secs(2) + engine.saturating_sub(Duration::from_millis(500))
+}
+
+#[test]
+fn a_killed_container_is_out_of_every_balancer_and_back_within_2_s() {
+    const CLIENTS: u64 = 4;
+    let cluster = Cluster::start(3).unwrap();
+    cluster
+        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
+        .unwrap();
+    cluster.all_answer(80).unwrap();
+    let victim = &cluster.hosts[1];
+    for round in 1..=3 {
+        let bound = restart_bound(engine_start(victim));
+        let running = load(&cluster, 80, CLIENTS as usize).unwrap();
+        let out: Vec<_> = cluster
+            .hosts
+            .iter()
+            .map(|host| (host.name(), watch(&cluster, host, 5).unwrap()))
+            .collect();
+        let died = kill_one(victim);
+        let back = out.into_iter().map(|(name, watch)| {
+            let took = watch.after(died).unwrap();
+            let bound = if name == victim.name() { 100 } else { 500 };
+            within(
+                &format!("round {round}: out of the balancer of {name}"),
+                took,
+                Duration::from_millis(bound),
+            );
+        });
+        back.for_each(drop);
+        for host in cluster.hosts.iter() {
+            let back = watch(&cluster, host, 6).unwrap().after(died).unwrap();
+            within(
+                &format!("round {round}: another one behind {}", host.name()),
+                back,
+                bound,
+            );
+        }
+        no_errors(&format!("round {round}"), &running.stop().unwrap(), CLIENTS);
+        cluster.all_answer(80).unwrap();
+        // A minute of it would be a stable run; each further round would wait for its back-off.
+        cluster.swarmlet(&["service", "rm", "ng"]).unwrap();
+        cluster
+            .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
+            .unwrap();
+        cluster.all_answer(80).unwrap();
+    }
+}

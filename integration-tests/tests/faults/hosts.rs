@@ -1,0 +1,111 @@
+//! A host is lost, and comes back.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use swarmlet_integration_tests::wait_until;
+
+use crate::{
+    cluster::{Cluster, LATER},
+    probe::{load, watch, within},
+};
+
+/// Often enough that the slowest of them says something.
+const ROUNDS: usize = 10;
+
+#[test]
+fn tasks_of_a_lost_host_run_elsewhere_within_10_s() {
+    let cluster = Cluster::start(1).unwrap();
+    cluster
+        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
+        .unwrap();
+    let mut times = Vec::new();
+    for round in 0..ROUNDS {
+        let lost = &cluster.hosts[1 + round % 2];
+        let others: Vec<_> = cluster
+            .hosts
+            .iter()
+            .filter(|host| host.name() != lost.name())
+            .collect();
+        let on_it = lost.docker(&["ps", "--quiet"]).unwrap().success().unwrap();
+        let gone = on_it.lines().count() as u64;
+        ensure_tasks(&cluster, gone);
+        let stale: BTreeSet<String> = on_it.lines().map(str::to_owned).collect();
+        let running = load(&cluster, 80, 1).unwrap();
+        let out: Vec<_> = others
+            .iter()
+            .map(|host| watch(&cluster, host, 6 - gone).unwrap())
+            .collect();
+        cluster.hosts.disconnect(lost).unwrap();
+        let moment = Instant::now();
+        for (host, watch) in others.iter().zip(out) {
+            let took = watch.after(moment).unwrap();
+            eprintln!(
+                "round {round}: {gone} endpoints out of {}: {took:.3?}",
+                host.name()
+            );
+        }
+        let back: Vec<_> = others
+            .iter()
+            .map(|host| watch(&cluster, host, 6).unwrap())
+            .collect();
+        let slowest = back
+            .into_iter()
+            .map(|watch| watch.after(moment).unwrap())
+            .max()
+            .unwrap();
+        eprintln!(
+            "round {round}: {} lost, six run elsewhere after {slowest:.3?}",
+            lost.name()
+        );
+        times.push(slowest);
+        let report = running.stop().unwrap();
+        eprintln!(
+            "round {round}: {} requests, failed {:?}",
+            report.answered(),
+            report.errors
+        );
+
+        cluster.hosts.connect(lost).unwrap();
+        let moment = Instant::now();
+        wait_until(LATER, "the lost host without its old tasks", || {
+            let nodes = cluster.nodes(&cluster.hosts[0])?;
+            ensure!(nodes[lost.name()]["Status"] == "Ready", "{nodes:?}");
+            let ids = lost.docker(&["ps", "--quiet"])?.success()?;
+            let left = ids.lines().filter(|id| stale.contains(*id)).count();
+            ensure!(left == 0, "{left} stale tasks");
+            Ok(Some(()))
+        })
+        .unwrap();
+        eprintln!(
+            "round {round}: stale tasks stopped {:.3?} after the return",
+            moment.elapsed()
+        );
+        // Some of its tasks for the next round.
+        for count in ["1", "6"] {
+            cluster
+                .swarmlet(&["service", "scale", &format!("ng={count}")])
+                .unwrap();
+        }
+        cluster.all_answer(80).unwrap();
+    }
+    times.sort_unstable();
+    let slowest = times.last().copied().unwrap();
+    within(
+        &format!("host lost {ROUNDS} times, p99"),
+        slowest,
+        Duration::from_secs(10),
+    );
+}
+
+#[track_caller]
+fn ensure_tasks(cluster: &Cluster, gone: u64) {
+    assert!(
+        (1..6).contains(&gone),
+        "{gone} tasks on it: {:?}",
+        cluster.containers()
+    );
+}

@@ -1,0 +1,115 @@
+//! Looks at the cluster from the side, often enough to measure milliseconds.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use swarmlet_integration_tests::{Host, Load, LoadReport, RunningLoad};
+
+use crate::cluster::{Cluster, at};
+
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Where the node's own pages are.
+const PAGES: u16 = 2378;
+
+/// How many endpoints a balancer chooses from, as its metrics page says.
+fn ready_endpoints(address: SocketAddr) -> Result<u64> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    ensure!(page.contains("swarmlet_lb_up 1"), "the balancer is away");
+    let lines = page.lines().filter(|line| {
+        line.starts_with("swarmlet_lb_endpoints{") && line.contains("condition=\"ready\"")
+    });
+    let counts = lines.map(|line| {
+        let count = line
+            .rsplit(' ')
+            .next()
+            .and_then(|count| count.parse::<u64>().ok());
+        count.with_context(|| format!("no number in {line:?}"))
+    });
+    counts.sum()
+}
+
+/// Watches from now on until the host's balancer has exactly `count` endpoints; gives the moment.
+pub(crate) fn watch(cluster: &Cluster, host: &Host, count: u64) -> Result<Watch> {
+    let address = at(host, PAGES);
+    let (sender, seen) = mpsc::channel();
+    cluster.hosts.client().thread(move || {
+        let end = Instant::now() + Duration::from_secs(90);
+        while Instant::now() < end {
+            if ready_endpoints(address).is_ok_and(|now| now == count) {
+                // A test that has failed does not listen any more.
+                let _ = sender.send(Instant::now());
+                return;
+            }
+            thread::sleep(LOOK);
+        }
+    })?;
+    Ok(Watch {
+        seen,
+        what: format!("{count} endpoints on {}", host.name()),
+    })
+}
+
+/// A moment that is waited for.
+pub(crate) struct Watch {
+    seen: mpsc::Receiver<Instant>,
+    what: String,
+}
+
+impl Watch {
+    /// How long after `start` it came.
+    pub(crate) fn after(self, start: Instant) -> Result<Duration> {
+        match self.seen.recv() {
+            Ok(moment) => Ok(moment.saturating_duration_since(start)),
+            Err(_) => bail!("{} did not come", self.what),
+        }
+    }
+}
+
+/// A load on all hosts' port, gentle enough to leave the machine its time.
+pub(crate) fn load(cluster: &Cluster, port: u16, clients: usize) -> Result<RunningLoad> {
+    let load = Load {
+        targets: cluster.targets(port),
+        concurrency: clients,
+        requests: None,
+        pause: Duration::from_millis(5),
+        ..Load::new(at(&cluster.hosts[0], port), 0)
+    };
+    let running = load.start(cluster.hosts.client())?;
+    let end = Instant::now() + Duration::from_secs(20);
+    while running.begun() < 50 {
+        ensure!(Instant::now() < end, "the load does not begin");
+        thread::sleep(LOOK);
+    }
+    Ok(running)
+}
+
+/// Prints a measured time beside its bound, and fails where it is missed.
+#[track_caller]
+pub(crate) fn within(what: &str, took: Duration, bound: Duration) {
+    eprintln!("{what}: {took:.3?} (bound {bound:?})");
+    assert!(took <= bound, "{what}: {took:?}, more than {bound:?}");
+}
+
+/// No request failed but those that were under way where something died.
+#[track_caller]
+pub(crate) fn no_errors(what: &str, report: &LoadReport, in_flight: u64) {
+    eprintln!(
+        "{what}: {} requests, failed: {:?}",
+        report.answered(),
+        report.errors
+    );
+    assert!(report.answered() > 100, "{what}: {}", report.to_json());
+    assert!(report.failed() <= in_flight, "{what}: {}", report.to_json());
+}
