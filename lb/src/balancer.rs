@@ -7,7 +7,7 @@
 mod published;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -183,17 +183,9 @@ impl Balancer {
     }
 
     fn close_unlisted(&mut self, table: &Table) {
-        let gone: Vec<u16> = self
-            .published
-            .keys()
-            .copied()
-            .filter(|port| {
-                !table
-                    .listeners
-                    .iter()
-                    .any(|listener| listener.port == *port)
-            })
-            .collect();
+        let listed: HashSet<u16> = table.listeners.iter().map(|one| one.port).collect();
+        let published = self.published.keys().copied();
+        let gone: Vec<u16> = published.filter(|port| !listed.contains(port)).collect();
         for port in gone {
             let Some(published) = self.published.remove(&port) else {
                 continue;

@@ -35,7 +35,7 @@ use super::{
     wheel::{TICK_MS, Wheel},
 };
 use crate::{
-    connection::{Connection, Limits, Side},
+    connection::{Connection, Limits, MAX_RECEIVE, Side},
     engine::vitals::Vitals,
     shared::Shared,
 };
@@ -44,8 +44,11 @@ use crate::{
 const BATCH: usize = 256;
 /// Bytes that the connections that are ready may move together before the
 /// kernel is asked again who is: what a small request may find in front of it,
-/// about a tenth of a millisecond.
-const ROUND: usize = 1024 * 1024;
+/// half a millisecond or so. A quarter of it costs bulk a third more time of the
+/// processor, for each flow then moves in smaller steps.
+const ROUND: usize = 4 * 1024 * 1024;
+/// Bytes that each of them may move at most: one large step.
+const MAX_TURN: usize = MAX_RECEIVE;
 /// Bytes that each of them may move in any case.
 const MIN_TURN: usize = 64 * 1024;
 /// Most that a turn of the loop sleeps after the kernel refused to wait.
@@ -386,7 +389,7 @@ fn limits(shared: &Shared) -> Limits {
 
 /// What one of so many that are ready may move.
 fn turn(ready: usize) -> u32 {
-    let bytes = (ROUND / ready.max(1)).max(MIN_TURN);
+    let bytes = (ROUND / ready.max(1)).clamp(MIN_TURN, MAX_TURN);
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 

@@ -148,3 +148,33 @@ async fn the_default_addresses_serve_both_families() {
     }
     mesh.stop().await;
 }
+
+/// Most of them at once, the last ones singly, as services are published.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_ports_are_published() {
+    const SINGLY: usize = 30;
+    let mut mesh = Mesh::start().await;
+    let backend = Backend::named("a").await;
+    let mut table: Vec<_> = (0..1_000)
+        .map(|_| listener(own_port(), vec![ready("a", backend.address)]))
+        .collect();
+    let last = table.split_off(1_000 - SINGLY);
+    assert_eq!(mesh.set(&table).await.port_errors, []);
+    for one in &table {
+        assert_eq!(fetch(one.port).await.unwrap(), "a");
+    }
+    let started = Instant::now();
+    for one in last {
+        let port = one.port;
+        table.push(one);
+        assert_eq!(mesh.set(&table).await.port_errors, []);
+        assert_eq!(fetch(port).await.unwrap(), "a");
+    }
+    println!("{:?} for {SINGLY}", started.elapsed());
+    assert_eq!(mesh.client.status().await.unwrap().listeners.len(), 1_000);
+    let first = table[0].port;
+    mesh.set(&[]).await;
+    let error = TcpStream::connect((own_ip(), first)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    mesh.stop().await;
+}
