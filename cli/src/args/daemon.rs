@@ -232,14 +232,23 @@ impl DaemonFlags {
 /// `swarmlet lb`.
 #[derive(Debug, Args)]
 pub(crate) struct LbArgs {
-    /// Socket on which it takes tables
-    #[arg(long, value_name = "PATH")]
-    pub(crate) control: PathBuf,
+    /// Listeners and endpoints, in TOML; SIGHUP has it read again
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["ingress_addr", "detached"])]
+    pub(crate) config: Option<PathBuf>,
+    /// Socket on which it takes tables of a daemon
+    #[arg(
+        long,
+        value_name = "PATH",
+        hide = true,
+        conflicts_with = "config",
+        required_unless_present = "config"
+    )]
+    pub(crate) control: Option<PathBuf>,
     /// Address on which published ports answer [default: all, IPv4 and IPv6]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", hide = true)]
     pub(crate) ingress_addr: Vec<IpAddr>,
     /// Run in a session of its own, so that it outlives the daemon
-    #[arg(long)]
+    #[arg(long, hide = true)]
     pub(crate) detached: bool,
 }
 

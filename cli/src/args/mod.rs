@@ -91,8 +91,7 @@ pub(crate) enum Command {
     /// End daemon, balancer and tasks of this machine's node (packages do so when removed)
     #[command(hide = true)]
     Halt,
-    /// Run the balancer (the daemon starts it)
-    #[command(hide = true)]
+    /// Run a balancer by itself, over endpoints in a file
     Lb(LbArgs),
     /// Answer HTTP requests with the host name
     #[command(hide = true)]

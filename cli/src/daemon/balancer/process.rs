@@ -31,7 +31,7 @@ pub(super) fn spawn(layout: &Layout, ingress: &[IpAddr]) -> Result<Child> {
         .context("cannot start the balancer")
 }
 
-/// `swarmlet lb`: runs a balancer until it is told to end.
+/// `swarmlet lb`: runs a balancer until it is told to end, by a file or for a daemon.
 ///
 /// # Errors
 /// It cannot begin.
@@ -41,16 +41,20 @@ pub(crate) fn run(args: &LbArgs) -> Result<()> {
         rustix::process::setsid().context("cannot make a session of its own")?;
     }
     logging::start();
-    let mut config = swarmlet_lb::Config::new(&args.control);
-    if !args.ingress_addr.is_empty() {
-        config.ingress.clone_from(&args.ingress_addr);
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    // Bytes are the balancer's own threads' business; this runtime has the control socket.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // With the default small requests wait long behind bulk transfers.
-        .event_interval(1)
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(swarmlet_lb::run(config))?;
+    if let Some(file) = &args.config {
+        runtime.block_on(swarmlet_lb::standalone::run(file))?;
+    }
+    if let Some(control) = &args.control {
+        let mut config = swarmlet_lb::Config::new(control);
+        if !args.ingress_addr.is_empty() {
+            config.ingress.clone_from(&args.ingress_addr);
+        }
+        runtime.block_on(swarmlet_lb::run(config))?;
+    }
     Ok(())
 }
