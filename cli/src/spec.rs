@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use swarmlet_core::model::{
     ContainerSpec, HealthCheck, HealthTest, LbPolicy, Placement, ResourceRequirements, Resources,
-    RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, TaskSpec,
+    RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
 };
 
 use crate::args::{CreateArgs, RestartConditionArg};
@@ -62,10 +62,13 @@ pub(crate) fn service_spec(args: &CreateArgs) -> Result<ServiceSpec> {
             placement: Placement {
                 constraints: args.constraint.clone(),
             },
+            force_update: 0,
         },
         ports: args.publish.clone(),
         lb_policy: LbPolicy::RoundRobin,
         drain_timeout: args.drain_timeout,
+        update: UpdateConfig::default(),
+        rollback: UpdateConfig::default(),
     };
     spec.validate()?;
     Ok(spec)
