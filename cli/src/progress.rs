@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use swarmlet_core::model::{Service, ServiceId, Task, TaskState, Version};
+use swarmlet_core::model::{
+    Service, ServiceId, Task, TaskState, UpdateState, UpdateStatus, Version,
+};
 use swarmlet_proto::v1;
 use tokio::time::Instant;
 
@@ -31,6 +33,17 @@ pub(crate) enum Show {
     Progress,
     /// Nowhere; it is only waited for.
     Nothing,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// That there are as many tasks as there should be, of whichever version.
+    Tasks,
+    /// That an update is over.
+    Update,
+    /// That a rollback is over.
+    Rollback,
 }
 
 /// How following a service ended.
@@ -55,6 +68,10 @@ pub(crate) struct Progress {
     pub(crate) surplus: usize,
     /// Each task, by slot.
     pub(crate) tasks: Vec<Slot>,
+    /// Whether tasks are still being replaced.
+    pub(crate) updating: bool,
+    /// Why an update goes back to the version before, where it does.
+    pub(crate) rolling_back: Option<String>,
 }
 
 /// How far one task is.
@@ -67,13 +84,15 @@ pub(crate) struct Slot {
 }
 
 impl Progress {
-    /// Reads it off the tasks.
-    pub(crate) fn of(service: &Service, tasks: &[Task]) -> Self {
+    /// Reads it off the tasks. Where an update is waited for, only tasks of the newest version
+    /// count.
+    pub(crate) fn of(service: &Service, tasks: &[Task], wait: Wait) -> Self {
         let total = usize::try_from(service.spec.mode.replicas()).unwrap_or(usize::MAX);
         let mut newest: BTreeMap<u32, &Task> = BTreeMap::new();
         let mut errors: BTreeMap<u32, (&Task, &String)> = BTreeMap::new();
         let later = |a: &Task, b: &Task| (a.created_at, a.version) > (b.created_at, b.version);
-        for task in tasks {
+        let counts = |task: &&Task| wait == Wait::Tasks || !service.is_outdated(task);
+        for task in tasks.iter().filter(counts) {
             let current = task.desired <= TaskState::Running && task.draining.is_none();
             if current
                 && newest
@@ -112,13 +131,33 @@ impl Progress {
                 .count(),
             surplus,
             tasks: slots,
+            updating: wait != Wait::Tasks && service.is_updating(),
+            rolling_back: service
+                .update_status
+                .as_ref()
+                .filter(|status| {
+                    wait != Wait::Tasks && status.state == UpdateState::RollbackStarted
+                })
+                .map(|status| status.message.clone()),
         }
     }
 
     /// Whether there is exactly what there should be.
     pub(crate) fn is_complete(&self) -> bool {
-        self.running == self.total && self.surplus == 0
+        self.running == self.total && self.surplus == 0 && !self.updating
     }
+}
+
+/// How an update ended that did not come to its end, in Docker's words.
+fn failed(status: &UpdateStatus, wait: Wait) -> Option<String> {
+    let how = match (status.state, wait) {
+        (_, Wait::Tasks) => return None,
+        (UpdateState::Paused, _) => "update paused",
+        (UpdateState::RollbackPaused, _) => "rollback paused",
+        (UpdateState::RollbackCompleted, Wait::Update) => "rolled back",
+        _ => return None,
+    };
+    Some(format!("service {how}: {}", status.message))
 }
 
 /// Shows a service until it has converged or the user presses Ctrl-C.
@@ -133,10 +172,14 @@ pub(crate) async fn follow(
     service: &ServiceId,
     version: Version,
     show: Show,
+    wait: Wait,
 ) -> Result<Outcome> {
     let mut display = Display::new(show);
     tokio::select! {
-        result = watch(client, service, version, &mut display) => result,
+        result = watch(client, service, (version, wait), &mut display) => {
+            display.end();
+            result
+        }
         signal = tokio::signal::ctrl_c() => {
             signal?;
             display.end();
@@ -150,13 +193,21 @@ pub(crate) async fn follow(
 async fn watch(
     client: &Client,
     service: &ServiceId,
-    version: Version,
+    (version, wait): (Version, Wait),
     display: &mut Display,
 ) -> Result<Outcome> {
     let mut broken_since: Option<Instant> = None;
     let mut complete_since: Option<Instant> = None;
     loop {
-        let error = match stream(client, service, version, display, &mut complete_since).await {
+        let error = match stream(
+            client,
+            service,
+            (version, wait),
+            display,
+            &mut complete_since,
+        )
+        .await
+        {
             Ok(()) => return Ok(Outcome::Converged),
             Err(Watch::Ended(error)) => return Err(error),
             Err(Watch::Broken { error, progressed }) => {
@@ -189,7 +240,7 @@ enum Watch {
 async fn stream(
     client: &Client,
     service: &ServiceId,
-    version: Version,
+    (version, wait): (Version, Wait),
     display: &mut Display,
     complete_since: &mut Option<Instant>,
 ) -> Result<(), Watch> {
@@ -224,7 +275,7 @@ async fn stream(
         if message.version < version.0 {
             continue;
         }
-        let progress = progress(message).map_err(Watch::Ended)?;
+        let progress = progress(message, wait).map_err(Watch::Ended)?;
         match (progress.is_complete(), *complete_since) {
             (true, None) => *complete_since = Some(Instant::now()),
             (false, _) => *complete_since = None,
@@ -234,7 +285,7 @@ async fn stream(
     }
 }
 
-fn progress(message: v1::WatchServiceResponse) -> Result<Progress> {
+fn progress(message: v1::WatchServiceResponse, wait: Wait) -> Result<Progress> {
     let Some(service) = message.service else {
         bail!("the service was removed in the meantime");
     };
@@ -245,12 +296,15 @@ fn progress(message: v1::WatchServiceResponse) -> Result<Progress> {
             service.spec.name
         );
     }
+    if let Some(reason) = service.update_status.as_ref().and_then(|s| failed(s, wait)) {
+        bail!(reason);
+    }
     let tasks: Vec<Task> = message
         .tasks
         .into_iter()
         .map(read)
         .collect::<Result<_, _>>()?;
-    Ok(Progress::of(&service, &tasks))
+    Ok(Progress::of(&service, &tasks, wait))
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -1,4 +1,7 @@
-//! Arguments of `service create` → what is asked of the cluster.
+//! Arguments of `service create` → what is asked of the cluster; those of `service update` are
+//! in [`edit`].
+
+mod edit;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -7,11 +10,13 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use swarmlet_core::model::{
     ContainerSpec, HealthCheck, HealthTest, LbPolicy, Placement, ResourceRequirements, Resources,
-    RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, TaskSpec,
+    RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
 };
 
 use crate::args::{CreateArgs, RestartConditionArg};
 use crate::values::{env_file, env_variable};
+
+pub(crate) use edit::edited;
 
 /// The specification that the arguments ask for, checked as far as it can be without asking
 /// the cluster.
@@ -37,7 +42,7 @@ pub(crate) fn service_spec(args: &CreateArgs) -> Result<ServiceSpec> {
         health: health(args)?,
         registry_auth: None,
     };
-    let spec = ServiceSpec {
+    let mut spec = ServiceSpec {
         name: args.name.clone().unwrap_or_else(|| random_name(image)),
         labels: args.label.iter().cloned().collect(),
         mode: ServiceMode::Replicated {
@@ -50,11 +55,7 @@ pub(crate) fn service_spec(args: &CreateArgs) -> Result<ServiceSpec> {
                 reservations: resources(args.reserve_cpu, args.reserve_memory),
             },
             restart: RestartPolicy {
-                condition: match args.restart_condition {
-                    RestartConditionArg::None => RestartCondition::None,
-                    RestartConditionArg::OnFailure => RestartCondition::OnFailure,
-                    RestartConditionArg::Any => RestartCondition::Any,
-                },
+                condition: args.restart_condition.into(),
                 delay: args.restart_delay,
                 max_attempts: args.restart_max_attempts,
                 window: args.restart_window,
@@ -62,13 +63,28 @@ pub(crate) fn service_spec(args: &CreateArgs) -> Result<ServiceSpec> {
             placement: Placement {
                 constraints: args.constraint.clone(),
             },
+            force_update: 0,
         },
         ports: args.publish.clone(),
         lb_policy: LbPolicy::RoundRobin,
         drain_timeout: args.drain_timeout,
+        update: UpdateConfig::default(),
+        rollback: UpdateConfig::default(),
     };
+    args.update_config.apply(&mut spec.update);
+    args.rollback_config.apply(&mut spec.rollback);
     spec.validate()?;
     Ok(spec)
+}
+
+impl From<RestartConditionArg> for RestartCondition {
+    fn from(arg: RestartConditionArg) -> Self {
+        match arg {
+            RestartConditionArg::None => Self::None,
+            RestartConditionArg::OnFailure => Self::OnFailure,
+            RestartConditionArg::Any => Self::Any,
+        }
+    }
 }
 
 fn resources(nano_cpus: Option<u64>, memory_bytes: Option<u64>) -> Resources {

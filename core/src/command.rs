@@ -7,7 +7,7 @@
 use crate::model::{
     Cluster, ClusterSpec, JoinSecret, ManagerInfo, Node, NodeDescription, NodeId, NodeSpec,
     NodeState, PortProblem, Role, ServiceId, ServiceSpec, Task, TaskId, TaskState, TaskStatus,
-    Timestamp, Version,
+    Timestamp, UpdateState, Version,
 };
 
 /// What one log entry holds: commands that were collected for a few milliseconds, because a
@@ -116,6 +116,26 @@ pub enum Command {
         expected: Version,
         /// The new specification, whole.
         spec: Box<ServiceSpec>,
+    },
+    /// Goes back to the last specification whose deployment completed.
+    RollbackService {
+        /// Which.
+        id: ServiceId,
+        /// The version that the proposer saw.
+        expected: Version,
+        /// Why.
+        message: String,
+    },
+    /// Ends an update, well or not.
+    SetUpdateStatus {
+        /// Which service.
+        id: ServiceId,
+        /// The version that the proposer saw.
+        expected: Version,
+        /// How it ended.
+        state: UpdateState,
+        /// Why.
+        message: String,
     },
     /// Marks a service for removal: it goes once its tasks have been stopped.
     RemoveService {

@@ -2,10 +2,10 @@
 
 use crate::model::{TaskState, Timestamp};
 use crate::state::State;
-use crate::{drain, liveness};
+use crate::{drain, liveness, updater};
 
 /// The next moment after `now` at which a decision may change by time alone: the end of a
-/// back-off, of a drain, of the wait for a node that is unknown. `None` where only an event
+/// back-off, of a drain, of the wait for a node that is unknown, of a step of an update. `None` where only an event
 /// can change anything.
 ///
 /// Ages of heartbeats are not in the state, so the shell asks
@@ -19,6 +19,7 @@ pub fn next_deadline(state: &State, now: Timestamp) -> Option<Timestamp> {
     starts
         .chain(drain::deadlines(state))
         .chain(liveness::deadlines(state))
+        .chain(updater::deadlines(state))
         .filter(|&deadline| deadline > now)
         .min()
 }

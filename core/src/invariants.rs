@@ -7,6 +7,7 @@ mod state;
 mod step;
 #[cfg(test)]
 mod tests;
+mod update;
 
 use crate::model::TaskState;
 use crate::orchestrator::{restart, slot};
@@ -38,6 +39,7 @@ pub fn check_step(before: &State, after: &State) -> Result<(), Violation> {
     step::cluster(before, after)?;
     step::services(before, after)?;
     step::tasks(before, after)?;
+    update::steps(before, after)?;
     step::capacity(before, after)
 }
 
@@ -52,9 +54,19 @@ pub fn check_converged(state: &State) -> Result<(), Violation> {
         ensure(!service.removing, || {
             format!("service {} is still being removed", service.spec.name)
         })?;
+        ensure(!service.is_updating(), || {
+            format!("service {} is still being updated", service.spec.name)
+        })?;
+        let paused = service
+            .update_status
+            .as_ref()
+            .is_some_and(|s| s.is_paused());
         let members = state.tasks_of(&service.id).filter(|task| task.is_member());
         let mut count = 0;
         for task in members {
+            ensure(paused || !service.is_outdated(task), || {
+                format!("task {} is of an older version", task.name())
+            })?;
             count += 1;
             let as_wanted = if task.is_live() {
                 task.status.state == TaskState::Running && !slot::is_displaced(state, task)

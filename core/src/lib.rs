@@ -7,7 +7,7 @@
 //!
 //! Start reading at [`model`] (the nouns), then [`command`] (the verbs), [`apply`] (what a
 //! verb does to the [`state`]), and then the deciders: [`orchestrator`] (which tasks there
-//! should be), [`scheduler`] (where they go), [`drain`] (when they may stop), [`liveness`]
+//! should be, and with its `updater` in which order they are replaced), [`scheduler`] (where they go), [`drain`] (when they may stop), [`liveness`]
 //! (which nodes are there) and [`endpoints`] (who answers on a published port).
 //! [`next_deadline`] says when they are to be asked again although nothing has happened, and
 //! [`invariants`] what must hold after every step.
@@ -28,5 +28,6 @@ pub mod schema;
 pub mod state;
 #[cfg(test)]
 mod testing;
+mod updater;
 
 pub use deadline::next_deadline;

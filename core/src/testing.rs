@@ -9,7 +9,7 @@ use crate::model::{
     Availability, Cluster, ClusterId, ClusterSpec, ContainerSpec, JoinSecret, LbPolicy, Node,
     NodeDescription, NodeId, NodeSpec, NodeState, NodeStatus, Platform, PortMode, PortSpec,
     Protocol, Resources, Role, RootCa, RuntimeKind, ServiceId, ServiceMode, ServiceSpec, Task,
-    TaskId, TaskPort, TaskSpec, TaskState, TaskStatus, Timestamp, Version,
+    TaskId, TaskPort, TaskSpec, TaskState, TaskStatus, Timestamp, UpdateConfig, Version,
 };
 use crate::state::State;
 
@@ -106,6 +106,8 @@ pub(crate) fn spec(name: &str, replicas: u32) -> ServiceSpec {
         ports: Vec::new(),
         lb_policy: LbPolicy::RoundRobin,
         drain_timeout: Duration::from_secs(10),
+        update: UpdateConfig::default(),
+        rollback: UpdateConfig::default(),
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) enum Callers {
 
 /// Every RPC that is served between nodes. `Local` is missing on purpose: it is served on the
 /// socket of its own machine only.
-const RULES: [(&str, Callers); 20] = [
+const RULES: [(&str, Callers); 21] = [
     ("/swarmlet.v1.Ca/Join", Callers::Anybody),
     ("/swarmlet.v1.Ca/Renew", Callers::Nodes),
     ("/swarmlet.v1.Control/CreateService", Callers::Managers),
@@ -39,6 +39,7 @@ const RULES: [(&str, Callers); 20] = [
     ("/swarmlet.v1.Control/ListTasks", Callers::Managers),
     ("/swarmlet.v1.Control/RemoveNode", Callers::Managers),
     ("/swarmlet.v1.Control/RemoveService", Callers::Managers),
+    ("/swarmlet.v1.Control/RollbackService", Callers::Managers),
     ("/swarmlet.v1.Control/UpdateNode", Callers::Managers),
     ("/swarmlet.v1.Control/UpdateService", Callers::Managers),
     ("/swarmlet.v1.Control/WatchService", Callers::Managers),

@@ -13,6 +13,7 @@ mod ports;
 mod service;
 mod snapshot;
 mod task;
+mod update;
 
 pub use command::{decode_proposal, encode_proposal};
 pub use snapshot::{decode_snapshot, encode_snapshot};

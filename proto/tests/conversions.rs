@@ -36,6 +36,8 @@ const fn variants() -> usize {
             | Command::UpdateService { .. }
             | Command::RemoveService { .. }
             | Command::DeleteService { .. }
+            | Command::RollbackService { .. }
+            | Command::SetUpdateStatus { .. }
             | Command::CreateTask { .. }
             | Command::AssignTask { .. }
             | Command::ExplainTask { .. }
@@ -45,7 +47,7 @@ const fn variants() -> usize {
             | Command::DeleteTask { .. } => {}
         }
     }
-    22
+    24
 }
 
 #[test]
@@ -249,6 +251,14 @@ fn malformed_services_are_refused() {
     };
     refused(|spec| spec.mode = None, "spec.mode: missing, or unknown");
     refused(|spec| spec.lb_policy = 0, "spec.lb_policy: missing");
+    refused(
+        |spec| spec.update.as_mut().unwrap().order = 0,
+        "spec.update.order: missing",
+    );
+    refused(
+        |spec| spec.rollback.as_mut().unwrap().max_failure_ratio = 1_000_001,
+        "spec.rollback.max_failure_ratio: 1000001 millionths are more than the whole",
+    );
     refused(
         |spec| spec.task.as_mut().unwrap().restart = None,
         "spec.task.restart: missing",

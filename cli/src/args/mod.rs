@@ -8,6 +8,7 @@ mod daemon;
 mod install;
 mod node;
 mod service;
+mod update;
 
 use std::path::PathBuf;
 
@@ -25,6 +26,7 @@ pub(crate) use service::{
     CreateArgs, RestartConditionArg, ScaleArgs, ServiceCommand, ServiceInspectArgs, ServiceLsArgs,
     ServicePsArgs, ServiceRmArgs,
 };
+pub(crate) use update::{RollbackFlags, ServiceRollbackArgs, ServiceUpdateArgs, UpdateFlags};
 
 /// Turns a handful of Linux hosts into one.
 ///

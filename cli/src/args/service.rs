@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use swarmlet_core::model::{Constraint, ContainerSpec, Mount, PortSpec, ServiceSpec};
 
-use super::{Filter, Format};
+use super::{Filter, Format, RollbackFlags, ServiceRollbackArgs, ServiceUpdateArgs, UpdateFlags};
 use crate::values::{duration, key_value, memory, mount, nano_cpus, port};
 
 /// Commands on services.
@@ -23,6 +23,10 @@ pub(crate) enum ServiceCommand {
     Inspect(ServiceInspectArgs),
     /// Set how many tasks services have
     Scale(ScaleArgs),
+    /// Change a service
+    Update(Box<ServiceUpdateArgs>),
+    /// Go back to the last version of a service whose deployment completed
+    Rollback(ServiceRollbackArgs),
     /// Remove services
     #[command(visible_alias = "remove")]
     Rm(ServiceRmArgs),
@@ -134,6 +138,10 @@ pub(crate) struct CreateArgs {
     /// Replaces the image's entrypoint; split at spaces as a shell does
     #[arg(long, value_name = "COMMAND")]
     pub(crate) entrypoint: Option<String>,
+    #[command(flatten)]
+    pub(crate) update_config: UpdateFlags,
+    #[command(flatten)]
+    pub(crate) rollback_config: RollbackFlags,
     /// Send this machine's registry credentials to the nodes
     #[arg(long)]
     pub(crate) with_registry_auth: bool,

@@ -2,15 +2,15 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use swarmlet_agent::registry;
+use anyhow::Result;
 use swarmlet_core::model::{ServiceId, Version};
 use swarmlet_proto::v1;
 
+use super::update::add_credentials;
 use crate::args::CreateArgs;
 use crate::client::{Client, call};
 use crate::output::print;
-use crate::progress::{self, Show};
+use crate::progress::{self, Show, Wait};
 use crate::spec::service_spec;
 
 /// Creates a service, prints its identifier and shows how it comes up.
@@ -20,11 +20,7 @@ use crate::spec::service_spec;
 pub(super) async fn create(args: &CreateArgs, client: &Client) -> Result<ExitCode> {
     let mut spec = service_spec(args)?;
     if args.with_registry_auth {
-        let dir = registry::config_dir()
-            .context("cannot find Docker's configuration: neither DOCKER_CONFIG nor HOME is set")?;
-        for container in &mut spec.task.containers {
-            container.registry_auth = registry::credentials(&dir, &container.image).await?;
-        }
+        add_credentials(&mut spec).await?;
     }
     let request = v1::CreateServiceRequest {
         spec: Some((&spec).into()),
@@ -38,7 +34,7 @@ pub(super) async fn create(args: &CreateArgs, client: &Client) -> Result<ExitCod
         } else {
             Show::Progress
         };
-        progress::follow(client, &id, Version(answer.version), show).await?;
+        progress::follow(client, &id, Version(answer.version), show, Wait::Tasks).await?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@ mod create;
 pub(crate) mod node;
 pub(crate) mod service;
 mod tasks;
+mod update;
 
 use std::time::SystemTime;
 

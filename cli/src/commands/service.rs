@@ -1,4 +1,4 @@
-//! `service ls/ps/inspect/scale/rm`; `create` has a file of its own.
+//! `service ls/ps/inspect/scale/rm`; `create` and `update` have files of their own.
 
 use std::process::ExitCode;
 
@@ -8,14 +8,14 @@ use swarmlet_proto::v1;
 
 use super::node::warn_of_ports;
 use super::tasks::{Listing, filter_tasks};
-use super::{Failures, check_filters, create, label_matches, passes};
+use super::{Failures, check_filters, create, label_matches, now, passes, update};
 use crate::args::{
     Format, ScaleArgs, ServiceCommand, ServiceInspectArgs, ServiceLsArgs, ServicePsArgs,
     ServiceRmArgs,
 };
 use crate::client::{Client, ClientError, call, find};
 use crate::output::{Style, list, pretty_service, print, service_rows};
-use crate::progress::{self, Outcome, Show};
+use crate::progress::{self, Outcome, Show, Wait};
 
 /// Runs a command on services.
 ///
@@ -24,6 +24,8 @@ use crate::progress::{self, Outcome, Show};
 pub(crate) async fn run(command: ServiceCommand, client: &Client) -> Result<ExitCode> {
     match command {
         ServiceCommand::Create(args) => return create::create(&args, client).await,
+        ServiceCommand::Update(args) => return update::update(&args, client).await,
+        ServiceCommand::Rollback(args) => return update::rollback(&args, client).await,
         ServiceCommand::Scale(args) => return scale(&args, client).await,
         ServiceCommand::Ls(args) => ls(&args, client).await?,
         ServiceCommand::Ps(args) => ps(&args, client).await?,
@@ -34,7 +36,7 @@ pub(crate) async fn run(command: ServiceCommand, client: &Client) -> Result<Exit
 }
 
 /// The service that a user means.
-fn resolve<'a>(name: &str, services: &'a [Service]) -> Result<&'a Service, ClientError> {
+pub(super) fn resolve<'a>(name: &str, services: &'a [Service]) -> Result<&'a Service, ClientError> {
     find("service", name, services, |service| {
         (service.id.as_str(), service.spec.name.as_str())
     })
@@ -114,7 +116,7 @@ async fn inspect(args: &ServiceInspectArgs, client: &Client) -> Result<()> {
     if args.pretty || args.format == Format::Table {
         let texts: Vec<_> = found
             .iter()
-            .map(|service| pretty_service(service))
+            .map(|service| pretty_service(service, now()))
             .collect();
         print(&texts.join("\n"))?;
     } else {
@@ -140,7 +142,8 @@ async fn scale(args: &ScaleArgs, client: &Client) -> Result<ExitCode> {
     }
     if !args.detach {
         for (service, version) in scaled {
-            let outcome = progress::follow(client, &service.id, version, Show::Progress).await?;
+            let outcome =
+                progress::follow(client, &service.id, version, Show::Progress, Wait::Tasks).await?;
             if outcome == Outcome::Interrupted {
                 return Ok(ExitCode::SUCCESS);
             }

@@ -7,7 +7,7 @@ use swarmlet_core::model::{
     Availability, ContainerSpec, LbPolicy, ManagerInfo, Node, NodeDescription, NodeId, NodeSpec,
     NodeState, NodeStatus, Platform, PortMode, PortSpec, Protocol, Resources, RestartHistory, Role,
     RuntimeKind, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskSpec, TaskState,
-    TaskStatus, Timestamp, Version,
+    TaskStatus, Timestamp, UpdateConfig, Version,
 };
 
 /// The time of all samples, in milliseconds.
@@ -81,8 +81,12 @@ pub(crate) fn service(number: u128, name: &str, replicas: u32) -> Service {
             }],
             lb_policy: LbPolicy::RoundRobin,
             drain_timeout: Duration::from_secs(10),
+            update: UpdateConfig::default(),
+            rollback: UpdateConfig::default(),
         },
         spec_version: Version(1),
+        previous_spec: None,
+        update_status: None,
         removing: false,
     }
 }

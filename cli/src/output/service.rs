@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use swarmlet_core::model::{PortMode, PortSpec, Service, Task, TaskState};
+use swarmlet_core::model::{PortMode, PortSpec, Service, Task, TaskState, Timestamp};
 
-use super::{Row, natural};
+use super::{Row, ago, natural};
 
 /// One line of `service ls`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -92,7 +92,7 @@ fn published(port: &PortSpec) -> String {
 }
 
 /// `service inspect --pretty`.
-pub(crate) fn pretty_service(service: &Service) -> String {
+pub(crate) fn pretty_service(service: &Service, now: Timestamp) -> String {
     let mut text = String::new();
     let spec = &service.spec;
     let mut line = |name: &str, value: &str| {
@@ -109,6 +109,16 @@ pub(crate) fn pretty_service(service: &Service) -> String {
     }
     line("Service Mode:", "Replicated");
     line(" Replicas:", &spec.mode.replicas().to_string());
+    if let Some(status) = &service.update_status {
+        let ago = |at: Timestamp| format!("{} ago", ago(now.since(at)));
+        line("UpdateStatus:", "");
+        line(" State:", &status.state.to_string());
+        line(" Started:", &ago(status.started_at));
+        if let Some(at) = status.completed_at {
+            line(" Completed:", &ago(at));
+        }
+        line(" Message:", &status.message);
+    }
     if !spec.task.placement.constraints.is_empty() {
         let constraints: Vec<_> = spec
             .task

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use swarmlet_core::model::{
-    Node, NodeId, NodeState, PortMode, PortProblem, Protocol, Role, TaskPort, TaskState,
+    Node, NodeId, NodeState, PortMode, PortProblem, Protocol, Role, TaskPort, TaskState, Timestamp,
+    UpdateState, UpdateStatus,
 };
 
 use super::samples::{NOW, node, service, task};
@@ -124,10 +125,22 @@ fn objects_are_shown_to_people() {
     ] {
         assert!(text.contains(part), "{part:?} in:\n{text}");
     }
-    let text = pretty_service(&service(1, "ng", 3));
+    let mut ng = service(1, "ng", 3);
+    ng.update_status = Some(UpdateStatus {
+        state: UpdateState::Paused,
+        started_at: Timestamp(NOW.0 - 60_000),
+        completed_at: Some(Timestamp(NOW.0 - 6000)),
+        message: "update paused due to failure or early termination of task x".to_owned(),
+        slots: 3,
+        failures: 1,
+        failed_task: None,
+    });
+    let text = pretty_service(&ng, NOW);
     for part in [
         "Name:               ng\n",
         " Replicas:          3\n",
+        "UpdateStatus:\n State:             paused\n Started:           About a minute ago\n",
+        " Completed:         6 seconds ago\n Message:           update paused due to failure",
         " *:8080->80/tcp     ingress\n",
     ] {
         assert!(text.contains(part), "{part:?} in:\n{text}");

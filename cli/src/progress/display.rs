@@ -125,7 +125,8 @@ impl Terminal {
 
 /// Everything there is to see, line by line.
 fn screen(progress: &Progress) -> Vec<String> {
-    let mut lines = vec![overall(progress)];
+    let mut lines: Vec<String> = rollback(progress).into_iter().collect();
+    lines.push(overall(progress));
     if progress.total <= MAX_LINES {
         for index in 0..progress.total {
             lines.push(task_line(progress, index));
@@ -140,6 +141,9 @@ fn screen(progress: &Progress) -> Vec<String> {
 /// What a log should say that it has not yet said.
 fn changes(last: Option<&Progress>, now: &Progress) -> Vec<String> {
     let mut lines = Vec::new();
+    if last.is_none_or(|last| last.rolling_back != now.rolling_back) {
+        lines.extend(rollback(now));
+    }
     if last.is_none_or(|last| (last.running, last.total) != (now.running, now.total)) {
         lines.push(overall(now));
     }
@@ -152,6 +156,12 @@ fn changes(last: Option<&Progress>, now: &Progress) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Why the tasks of an update are being taken back.
+fn rollback(progress: &Progress) -> Option<String> {
+    let message = progress.rolling_back.as_ref()?;
+    Some(format!("rollback: {message}"))
 }
 
 fn overall(progress: &Progress) -> String {
@@ -224,6 +234,8 @@ mod tests {
                 .count(),
             surplus: 0,
             tasks,
+            updating: false,
+            rolling_back: None,
         }
     }
 

@@ -17,6 +17,7 @@ mod service;
 mod task;
 #[cfg(test)]
 mod tests;
+pub(crate) mod update;
 
 pub use rejection::{Rejection, RejectionKind};
 
@@ -87,6 +88,17 @@ fn one(state: &mut State, change: Change, command: &Command) -> Outcome {
         Command::UpdateService { id, expected, spec } => {
             service::update(state, change, id, *expected, spec)
         }
+        Command::RollbackService {
+            id,
+            expected,
+            message,
+        } => update::roll_back(state, change, id, *expected, message),
+        Command::SetUpdateStatus {
+            id,
+            expected,
+            state: reached,
+            message,
+        } => update::end(state, change, id, *expected, *reached, message),
         Command::RemoveService { id } => service::remove(state, change, id),
         Command::DeleteService { id } => service::delete(state, id),
 

@@ -1,6 +1,6 @@
 //! Why a command was refused, in Docker's words where Docker has some.
 
-use crate::model::{NodeId, ServiceId, TaskId, TaskState};
+use crate::model::{NodeId, ServiceId, TaskId, TaskState, UpdateState};
 
 /// A command that could not be carried out. The state is as if it had never been proposed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +54,12 @@ pub enum Rejection {
     /// So is its mode.
     #[error("service mode change is not allowed")]
     ModeChange,
+    /// No deployment of the service completed before the present one.
+    #[error("service {0} does not have a previous spec")]
+    NoPreviousSpec(String),
+    /// No update is under way that could end so.
+    #[error("the update of service {0} cannot become {1}")]
+    NotUpdating(String, UpdateState),
     /// The service has tasks, or nobody asked for its removal.
     #[error("service {0} cannot be deleted: it is not being removed, or it has tasks left")]
     ServiceInUse(ServiceId),
@@ -148,6 +154,8 @@ impl Rejection {
             | Self::PortInUse { .. }
             | Self::NoFreePort
             | Self::ServiceInUse(_)
+            | Self::NoPreviousSpec(_)
+            | Self::NotUpdating(..)
             | Self::Schema { .. }
             | Self::SlotTaken(..)
             | Self::NotPending(_)

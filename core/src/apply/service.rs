@@ -5,7 +5,7 @@ use std::mem::discriminant;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::{Change, Outcome, Rejection};
+use super::{Change, Outcome, Rejection, update as rollout};
 use crate::event::Event;
 use crate::model::{PortMode, PortSpec, Protocol, Service, ServiceId, ServiceSpec, Version};
 use crate::state::State;
@@ -35,6 +35,8 @@ pub(super) fn create(
         updated_at: change.at,
         spec,
         spec_version: change.index,
+        previous_spec: None,
+        update_status: None,
         removing: false,
     };
     state.services.insert(id.clone(), Arc::new(service));
@@ -61,20 +63,7 @@ pub(super) fn update(
     let mut spec = spec.clone();
     check_ports(state, id, &spec.ports)?;
     fill_ports(state, id, &mut spec.ports, &service.spec.ports)?;
-    if service.spec == spec {
-        return Ok(Vec::new());
-    }
-    let remade = service.spec.task != spec.task || service.spec.ports != spec.ports;
-    let service = state
-        .service_mut(id)
-        .ok_or_else(|| Rejection::ServiceNotFound(id.clone()))?;
-    service.spec = spec;
-    service.version = change.index;
-    service.updated_at = change.at;
-    if remade {
-        service.spec_version = change.index;
-    }
-    Ok(vec![Event::Service(id.clone())])
+    rollout::change_spec(state, change, id, spec)
 }
 
 pub(super) fn remove(state: &mut State, change: Change, id: &ServiceId) -> Outcome {
@@ -102,7 +91,7 @@ pub(super) fn delete(state: &mut State, id: &ServiceId) -> Outcome {
 }
 
 /// A service that is being removed is gone as far as the user is concerned.
-fn find<'a>(state: &'a State, id: &ServiceId) -> Result<&'a Service, Rejection> {
+pub(super) fn find<'a>(state: &'a State, id: &ServiceId) -> Result<&'a Service, Rejection> {
     state
         .service(id)
         .filter(|service| !service.removing)
@@ -113,7 +102,11 @@ fn find<'a>(state: &'a State, id: &ServiceId) -> Result<&'a Service, Rejection> 
 /// so it conflicts with host ports, too; two host ports conflict only where both services have
 /// a task on one node, which is the scheduler's concern. A service that is being removed holds
 /// none: its listeners left the table when its removal began.
-fn check_ports(state: &State, id: &ServiceId, ports: &[PortSpec]) -> Result<(), Rejection> {
+pub(super) fn check_ports(
+    state: &State,
+    id: &ServiceId,
+    ports: &[PortSpec],
+) -> Result<(), Rejection> {
     let others = || {
         state
             .services()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Change, Outcome, Rejection};
+use super::{Change, Outcome, Rejection, update};
 use crate::event::Event;
 use crate::model::{
     Draining, NodeId, NodeState, Task, TaskId, TaskState, TaskStatus, Timestamp, Version,
@@ -158,7 +158,12 @@ pub(super) fn report(
     if !news {
         return Ok(Vec::new());
     }
-    edit(state, change, id, |task| advance(task, status, change.at))
+    let (was_member, before) = (task.is_member(), task.status.clone());
+    let mut events = edit(state, change, id, |task| advance(task, status, change.at))?;
+    if was_member && !before.state.is_terminal() {
+        events.extend(update::note_end(state, change, id, &before));
+    }
+    Ok(events)
 }
 
 /// Marks a task whose node is gone. The node cannot contradict it any more.

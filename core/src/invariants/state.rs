@@ -8,7 +8,8 @@ use crate::model::{PortMode, Service, Task, TaskState};
 use crate::scheduler::host_ports;
 use crate::state::State;
 
-/// The most members that a slot may have: a displaced one and its replacement.
+/// The most members that a slot may have: one that is displaced or outdated, and its
+/// replacement.
 const MEMBERS_PER_SLOT: usize = 2;
 
 pub(super) fn cluster(state: &State) -> Result<(), Violation> {

@@ -21,6 +21,8 @@ pub struct TaskSpec {
     pub restart: RestartPolicy,
     /// Which nodes it may run on.
     pub placement: Placement,
+    /// A counter: another number makes new tasks of what is otherwise the same.
+    pub force_update: u64,
 }
 
 impl TaskSpec {

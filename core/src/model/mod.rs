@@ -12,6 +12,7 @@ mod ports;
 mod service;
 mod task;
 mod time;
+mod update;
 mod validate;
 
 pub use cluster::{Cluster, ClusterSpec, JoinSecret, RootCa};
@@ -31,4 +32,8 @@ pub use service::{
 };
 pub use task::{ContainerStatus, Draining, RestartHistory, Task, TaskPort, TaskState, TaskStatus};
 pub use time::{Timestamp, Version};
+pub use update::{
+    Bounds, FailureAction, FailureRatio, InvalidRatio, UpdateConfig, UpdateOrder, UpdateState,
+    UpdateStatus,
+};
 pub use validate::{InvalidSpec, MAX_SPEC_BYTES};

@@ -9,7 +9,9 @@ use serde::Serialize;
 use super::container::TaskSpec;
 use super::id::ServiceId;
 use super::ports::PortSpec;
+use super::task::Task;
 use super::time::{Timestamp, Version, nanoseconds};
+use super::update::{UpdateConfig, UpdateState, UpdateStatus};
 
 /// A service as the cluster keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -29,8 +31,44 @@ pub struct Service {
     /// Index of the last change of what tasks are made of; tasks carry it, so that a change of
     /// the replica count replaces none.
     pub spec_version: Version,
+    /// The last specification before the present one whose deployment completed; what a
+    /// rollback goes back to.
+    pub previous_spec: Option<Box<ServiceSpec>>,
+    /// How far the latest update has come; `None` where there was none.
+    pub update_status: Option<UpdateStatus>,
     /// Whether it is being removed: its tasks are stopped, and it goes with the last of them.
     pub removing: bool,
+}
+
+impl Service {
+    /// Whether a task has to be replaced because it is not what the service asks for. One that
+    /// was made for another version but is alike stays.
+    #[must_use]
+    pub fn is_outdated(&self, task: &Task) -> bool {
+        task.spec_version != self.spec_version
+            && (task.spec != self.spec.task || task.ports != self.spec.ports)
+    }
+
+    /// The settings that the latest update works by.
+    #[must_use]
+    pub fn update_config(&self) -> &UpdateConfig {
+        match self.update_status.as_ref().map(|status| status.state) {
+            Some(
+                UpdateState::RollbackStarted
+                | UpdateState::RollbackPaused
+                | UpdateState::RollbackCompleted,
+            ) => &self.spec.rollback,
+            _ => &self.spec.update,
+        }
+    }
+
+    /// Whether tasks are being replaced by those of another version.
+    #[must_use]
+    pub fn is_updating(&self) -> bool {
+        self.update_status
+            .as_ref()
+            .is_some_and(UpdateStatus::is_active)
+    }
 }
 
 /// What the user asks for.
@@ -54,6 +92,13 @@ pub struct ServiceSpec {
     /// How long connections of a task that is to stop may go on before it is stopped anyway.
     #[serde(serialize_with = "nanoseconds")]
     pub drain_timeout: Duration,
+    /// How it is updated.
+    #[serde(rename = "UpdateConfig")]
+    pub update: UpdateConfig,
+    /// How it goes back to the version before. A rollback has no rollback: its failure action
+    /// is to pause or to continue.
+    #[serde(rename = "RollbackConfig")]
+    pub rollback: UpdateConfig,
 }
 
 impl ServiceSpec {

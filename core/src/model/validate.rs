@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::container::{ContainerSpec, Mount, MountKind, TaskSpec};
 use super::ports::{PortMode, PortSpec, Protocol};
 use super::service::ServiceSpec;
+use super::update::{FailureAction, UpdateConfig};
 
 /// The largest service specification in bytes, as encoded: a log entry must hold it.
 pub const MAX_SPEC_BYTES: usize = 1 << 20;
@@ -24,6 +25,9 @@ const MIN_MEMORY_BYTES: u64 = 6 << 20;
 
 /// The longest time that a setting may ask for; beyond it a number was mistyped.
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// More than twice is rarely of use; more than ten times is a mistyped number.
+const MAX_PERCENT: u32 = 1000;
 
 /// A specification that cannot be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +49,14 @@ impl ServiceSpec {
         }
         duration("drain timeout", self.drain_timeout)?;
         self.task.validate()?;
-        ports(&self.ports)
+        ports(&self.ports)?;
+        update("update", &self.update, self.mode.replicas())?;
+        if self.rollback.failure_action == FailureAction::Rollback {
+            return invalid(
+                "a rollback that fails can pause or continue, not roll back".to_owned(),
+            );
+        }
+        update("rollback", &self.rollback, self.mode.replicas())
     }
 }
 
@@ -172,6 +183,39 @@ fn ports(ports: &[PortSpec]) -> Result<(), InvalidSpec> {
                 port.published, port.protocol
             ));
         }
+    }
+    Ok(())
+}
+
+fn update(what: &str, config: &UpdateConfig, replicas: u32) -> Result<(), InvalidSpec> {
+    duration(&format!("{what} delay"), config.delay)?;
+    duration(&format!("{what} monitor"), config.monitor)?;
+    duration(
+        &format!("{what} progress deadline"),
+        config.progress_deadline,
+    )?;
+    if let Some(percent) = config.min_healthy_percent.filter(|&percent| percent > 100) {
+        return invalid(format!(
+            "{what} min healthy percent of {percent} cannot be met: at most 100"
+        ));
+    }
+    if let Some(percent) = config.max_percent
+        && !(100..=MAX_PERCENT).contains(&percent)
+    {
+        return invalid(format!(
+            "invalid {what} max percent {percent}: expected 100 to {MAX_PERCENT}"
+        ));
+    }
+    let Some(bounds) = config.bounds(replicas).filter(|_| replicas > 0) else {
+        return Ok(());
+    };
+    if bounds.min >= u64::from(replicas) && bounds.max <= u64::from(replicas) {
+        return invalid(format!(
+            "the {what} could never move: of {replicas} tasks at least {} must stay healthy and \
+             at most {} may be started, so that none can be stopped and none added: lower the min \
+             healthy percent, or raise the max percent",
+            bounds.min, bounds.max
+        ));
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{LbPolicy, ServiceMode};
+use crate::model::{LbPolicy, ServiceMode, UpdateConfig};
 
 fn spec(edit: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
     let container = ContainerSpec {
@@ -17,6 +17,8 @@ fn spec(edit: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
         ports: Vec::new(),
         lb_policy: LbPolicy::RoundRobin,
         drain_timeout: ServiceSpec::DEFAULT_DRAIN_TIMEOUT,
+        update: UpdateConfig::default(),
+        rollback: UpdateConfig::default(),
     };
     edit(&mut spec);
     spec
@@ -141,5 +143,40 @@ fn numbers_have_limits() {
     check(
         |spec| spec.task.containers[0].stop_grace_period = Duration::from_secs(400 * 24 * 3600),
         Err("stop grace period of 34560000s is too long: at most a year"),
+    );
+}
+
+#[test]
+fn updates_that_could_never_move_are_refused() {
+    let bounds = |replicas, min, max| {
+        move |spec: &mut ServiceSpec| {
+            spec.mode = ServiceMode::Replicated { replicas };
+            spec.update.min_healthy_percent = min;
+            spec.update.max_percent = max;
+        }
+    };
+    check(bounds(2, Some(50), Some(200)), Ok(()));
+    check(bounds(5, Some(20), Some(100)), Ok(()));
+    check(bounds(0, Some(100), Some(100)), Ok(()));
+    check(bounds(2, Some(100), None), Ok(()));
+    check(
+        bounds(2, Some(75), Some(100)),
+        Err(
+            "the update could never move: of 2 tasks at least 2 must stay healthy and at most 2 \
+             may be started, so that none can be stopped and none added: lower the min healthy \
+             percent, or raise the max percent",
+        ),
+    );
+    check(
+        bounds(2, Some(101), None),
+        Err("update min healthy percent of 101 cannot be met: at most 100"),
+    );
+    check(
+        bounds(2, None, Some(99)),
+        Err("invalid update max percent 99: expected 100 to 1000"),
+    );
+    check(
+        |spec| spec.rollback.failure_action = FailureAction::Rollback,
+        Err("a rollback that fails can pause or continue, not roll back"),
     );
 }

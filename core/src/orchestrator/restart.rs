@@ -32,6 +32,7 @@ const REJECTED_PAUSE: Duration = Duration::from_secs(10);
 pub(super) struct Plan {
     history: RestartHistory,
     message: String,
+    waits: bool,
 }
 
 impl Plan {
@@ -40,7 +41,22 @@ impl Plan {
         Self {
             history: RestartHistory::default(),
             message: "created".to_owned(),
+            waits: false,
         }
+    }
+
+    /// The task of a slot in its next version: what befell those before it is over.
+    pub(super) fn update() -> Self {
+        Self {
+            message: "created by an update".to_owned(),
+            ..Self::fresh()
+        }
+    }
+
+    /// The same, but prepared only and not started yet where another task has to stop first.
+    pub(super) fn behind(mut self, another: bool) -> Self {
+        self.waits |= another;
+        self
     }
 
     /// A replacement on another node. It was not the task's fault, so there is no pause; but
@@ -56,6 +72,7 @@ impl Plan {
         Self {
             history,
             message: "created to replace a task on a node that is down or drained".to_owned(),
+            waits: false,
         }
     }
 
@@ -68,6 +85,7 @@ impl Plan {
         let failures = history.failures;
         Some(Self {
             history,
+            waits: false,
             message: if pause.is_zero() {
                 "restarted".to_owned()
             } else {
@@ -155,7 +173,7 @@ pub(super) fn task(
     now: Timestamp,
     random: &mut Random,
 ) -> Task {
-    let waits = plan.history.not_before > now;
+    let waits = plan.waits || plan.history.not_before > now;
     Task {
         id: TaskId::from_random(random.next_u128()),
         version: Version::default(),

@@ -22,10 +22,13 @@ pub(crate) struct Load {
 impl Load {
     /// What the state says of a node.
     pub(crate) fn of(state: &State, node: &NodeId) -> Self {
+        Self::sum(state.tasks_on(node).filter(|task| task.is_live()))
+    }
+
+    /// The sum of such tasks.
+    pub(crate) fn sum<'a>(tasks: impl Iterator<Item = &'a Task>) -> Self {
         let mut load = Self::default();
-        for task in state.tasks_on(node).filter(|task| task.is_live()) {
-            load.add(task);
-        }
+        tasks.for_each(|task| load.add(task));
         load
     }
 

@@ -75,6 +75,17 @@ pub fn admit(state: &State, node: &Node, task: &Task) -> Result<(), Refusal> {
     filter::by_load(node, &Load::of(state, &node.id), task)
 }
 
+/// Whether a task could be placed on the node of another one, were that one gone.
+pub(crate) fn fits_in_place_of(state: &State, task: &Task, old: &Task) -> bool {
+    let Some(node) = old.node.as_ref().and_then(|id| state.node(id)) else {
+        return false;
+    };
+    let others = state
+        .tasks_on(&node.id)
+        .filter(|other| other.is_live() && other.id != old.id);
+    filter::lasting(node, task).is_ok() && filter::by_load(node, &Load::sum(others), task).is_ok()
+}
+
 /// What the tasks of a node reserve together.
 pub(crate) fn reserved(state: &State, node: &NodeId) -> Resources {
     Load::of(state, node).reserved

@@ -19,6 +19,8 @@ pub(crate) enum Behaviour {
     CrashesAfter(u64),
     /// Their image does not exist.
     Missing,
+    /// They start, and their health check never passes.
+    NeverHealthy,
 }
 
 /// One container, or what is left of it.
@@ -151,7 +153,7 @@ impl Container {
             (TaskState::Running, Behaviour::CrashesAfter(ms)) if now.0 >= self.since.0 + ms => {
                 self.fail(TaskState::Failed, "task: non-zero exit (1)", now);
             }
-            (TaskState::Running, _) => {}
+            (TaskState::Running, _) | (TaskState::Starting, Behaviour::NeverHealthy) => {}
             (state, _) => {
                 let next = TaskState::ALL.into_iter().find(|&next| next > state);
                 self.enter(next.expect("running is not the last state"), now);

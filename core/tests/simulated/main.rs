@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod agent;
 #[cfg(test)]
+mod options;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod scenarios;

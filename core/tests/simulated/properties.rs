@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::test_runner::Config;
 use swarmlet_core::command::Command;
 use swarmlet_core::model::{
-    Availability, ContainerSpec, LbPolicy, NodeId, PortMode, PortSpec, Protocol, ServiceMode,
-    ServiceSpec, TaskId, TaskSpec,
+    Availability, ContainerSpec, FailureAction, FailureRatio, LbPolicy, NodeId, PortMode, PortSpec,
+    Protocol, ServiceMode, ServiceSpec, TaskId, TaskSpec, UpdateConfig, UpdateOrder,
 };
 
 use crate::agent::Behaviour;
@@ -22,12 +22,59 @@ const SERVICES: u8 = 3;
 /// The longest back-off that a test of this length grows, and what follows on it.
 const CONVERGES_WITHIN: Duration = Duration::from_secs(400);
 
+/// A new image, and how the service comes to it.
+#[derive(Debug, Clone)]
+struct Update {
+    config: UpdateConfig,
+    /// Of a few, so that a service also comes back to one that it had.
+    image: u8,
+    broken: Option<Behaviour>,
+}
+
+fn update() -> impl Strategy<Value = Update> {
+    let action = prop_oneof![
+        Just(FailureAction::Pause),
+        Just(FailureAction::Continue),
+        Just(FailureAction::Rollback),
+    ];
+    let order = prop_oneof![Just(UpdateOrder::StopFirst), Just(UpdateOrder::StartFirst)];
+    let percents = prop_oneof![
+        2 => Just((None, None)),
+        1 => (0..100u32, 100..250u32).prop_map(|(min, max)| (Some(min), Some(max))),
+    ];
+    let broken = prop_oneof![
+        3 => Just(None),
+        1 => Just(Some(Behaviour::Missing)),
+        1 => Just(Some(Behaviour::NeverHealthy)),
+        1 => (0..3000u64).prop_map(|ms| Some(Behaviour::CrashesAfter(ms))),
+    ];
+    let numbers = (0..4u32, 0..3u64, 0..=1_000_000u32);
+    (numbers, action, order, percents, 0..4u8, broken).prop_map(
+        |((parallelism, delay, ratio), failure_action, order, (min, max), image, broken)| Update {
+            config: UpdateConfig {
+                parallelism,
+                delay: Duration::from_secs(delay),
+                monitor: Duration::from_secs(2),
+                max_failure_ratio: FailureRatio::from_millionths(ratio).expect("at most one"),
+                failure_action,
+                order,
+                min_healthy_percent: min,
+                max_percent: max,
+                progress_deadline: Duration::from_secs(30),
+            },
+            image,
+            broken,
+        },
+    )
+}
+
 /// Something that happens to a cluster.
 #[derive(Debug, Clone)]
 enum Incident {
     Create(u8, u32),
     Scale(u8, u32),
-    ChangeImage(u8),
+    Update(u8, Update),
+    Rollback(u8),
     Remove(u8),
     Lose(u8),
     Return(u8),
@@ -57,7 +104,8 @@ fn incident() -> impl Strategy<Value = Incident> {
     prop_oneof![
         3 => (service(), 0..8u32).prop_map(|(s, n)| Incident::Create(s, n)),
         3 => (service(), 0..12u32).prop_map(|(s, n)| Incident::Scale(s, n)),
-        1 => service().prop_map(Incident::ChangeImage),
+        4 => (service(), update()).prop_map(|(s, u)| Incident::Update(s, u)),
+        1 => service().prop_map(Incident::Rollback),
         1 => service().prop_map(Incident::Remove),
         2 => node().prop_map(Incident::Lose),
         2 => node().prop_map(Incident::Return),
@@ -95,6 +143,8 @@ fn spec(number: u8, replicas: u32) -> ServiceSpec {
         ports: vec![port(u16::from(number) + 80, PortMode::Ingress)],
         lb_policy: LbPolicy::RoundRobin,
         drain_timeout: Duration::from_secs(5),
+        update: UpdateConfig::default(),
+        rollback: UpdateConfig::default(),
     }
 }
 
@@ -123,18 +173,44 @@ fn happen(simulation: &mut Simulation, incident: &Incident) {
             assert_eq!(outcome.is_err(), taken);
         }
         Incident::Scale(number, replicas) if exists(simulation, number) => {
-            simulation
-                .update(&format!("s{number}"), |spec| {
-                    spec.mode = ServiceMode::Replicated { replicas };
-                })
-                .expect("nobody else changes it");
+            let name = format!("s{number}");
+            let mut spec = simulation.service(&name).spec.clone();
+            spec.mode = ServiceMode::Replicated { replicas };
+            if spec.validate().is_ok() {
+                simulation
+                    .update(&name, |edited| *edited = spec)
+                    .expect("nobody else changes it");
+            }
         }
-        Incident::ChangeImage(number) if exists(simulation, number) => {
-            simulation
-                .update(&format!("s{number}"), |spec| {
-                    spec.task.containers[0].image.push('x');
-                })
-                .expect("nobody else changes it");
+        Incident::Update(number, ref update) if exists(simulation, number) => {
+            let image = format!("s{number}:{}", update.image);
+            if let Some(broken) = update.broken {
+                simulation.behaviours.insert(image.clone(), broken);
+            }
+            let name = format!("s{number}");
+            let mut spec = simulation.service(&name).spec.clone();
+            spec.task.containers[0].image = image;
+            spec.update = update.config;
+            spec.rollback = UpdateConfig {
+                failure_action: FailureAction::Pause,
+                ..update.config
+            };
+            // Bounds that could never move are refused before they are proposed.
+            if spec.validate().is_ok() {
+                simulation
+                    .update(&name, |edited| *edited = spec)
+                    .expect("nobody else changes it");
+            }
+        }
+        Incident::Rollback(number) if exists(simulation, number) => {
+            let service = simulation.service(&format!("s{number}"));
+            let command = Command::RollbackService {
+                id: service.id.clone(),
+                expected: service.version,
+                message: "manually requested rollback".to_owned(),
+            };
+            let possible = service.previous_spec.is_some();
+            assert_eq!(simulation.user(command).is_ok(), possible);
         }
         Incident::Remove(number) if exists(simulation, number) => {
             let id = simulation.service(&format!("s{number}")).id.clone();
@@ -142,7 +218,10 @@ fn happen(simulation: &mut Simulation, incident: &Incident) {
                 .user(Command::RemoveService { id })
                 .expect("it exists");
         }
-        Incident::Scale(..) | Incident::ChangeImage(_) | Incident::Remove(_) => {}
+        Incident::Scale(..)
+        | Incident::Update(..)
+        | Incident::Rollback(_)
+        | Incident::Remove(_) => {}
         Incident::Lose(number) => connect(simulation, &node_id(number), false),
         Incident::Return(number) => connect(simulation, &node_id(number), true),
         Incident::Forget(number) => {

@@ -9,21 +9,22 @@
 //! kill NAME.SLOT                         behave NAME healthy|missing|crash=SECONDSs
 //! lose NODE · return NODE · forget NODE  connections NAME.SLOT N
 //! active|pause|drain NODE                label NODE KEY=VALUE
-//! leader-change                          show tasks|endpoints|nodes
+//! leader-change                          show tasks|endpoints|nodes|updates
+//! update NAME [any option of service]    rollback NAME
 //! ```
+//!
+//! Behaviours hold for a service or for an image. The options that say how a service is
+//! updated are in [`crate::options`].
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use swarmlet_core::command::Command;
 use swarmlet_core::endpoints::{self, EndpointState};
-use swarmlet_core::model::{
-    Availability, ContainerSpec, LbPolicy, NodeId, PortMode, PortSpec, Protocol, ServiceMode,
-    ServiceSpec, Task, TaskId, TaskSpec,
-};
+use swarmlet_core::model::{Availability, NodeId, ServiceMode, Task, TaskId, TaskState};
 
-use crate::agent::Behaviour;
+use crate::options;
 use crate::simulation::{Simulation, node};
 
 #[test]
@@ -102,8 +103,8 @@ impl Player {
         let simulation = self.simulation.as_mut().expect("a node comes first");
         let id = |name: &str| node_id(&self.nodes, name);
         match words[..] {
-            ["service", name, ref options @ ..] => {
-                let spec = service(simulation, name, options);
+            ["service", name, ref words @ ..] => {
+                let spec = options::service(simulation, name, words);
                 let id = simulation.service_id();
                 let spec = Box::new(spec);
                 if let Err(refusal) = simulation.user(Command::CreateService { id, spec }) {
@@ -118,12 +119,38 @@ impl Player {
                     })
                     .unwrap();
             }
+            ["update", name, ref words @ ..] => {
+                let mut spec = simulation.service(name).spec.clone();
+                for option in words {
+                    options::set(simulation, &mut spec, option);
+                }
+                let outcome = match spec.validate() {
+                    Ok(()) => simulation
+                        .update(name, |edited| *edited = spec)
+                        .map_err(|refusal| refusal.to_string()),
+                    Err(invalid) => Err(invalid.to_string()),
+                };
+                if let Err(refusal) = outcome {
+                    writeln!(self.output, "> {line}\nrefused: {refusal}").unwrap();
+                }
+            }
+            ["rollback", name] => {
+                let service = simulation.service(name);
+                let command = Command::RollbackService {
+                    id: service.id.clone(),
+                    expected: service.version,
+                    message: "manually requested rollback".to_owned(),
+                };
+                if let Err(refusal) = simulation.user(command) {
+                    writeln!(self.output, "> {line}\nrefused: {refusal}").unwrap();
+                }
+            }
             ["rm", name] => {
                 let id = simulation.service(name).id.clone();
                 simulation.user(Command::RemoveService { id }).unwrap();
             }
-            ["run", time] => simulation.run(seconds(time)),
-            ["behave", name, behaviour] => behave(simulation, name, behaviour),
+            ["run", time] => simulation.run(options::seconds(time)),
+            ["behave", name, behaviour] => options::behave(simulation, name, behaviour),
             ["kill", task] => {
                 let id = task_id(simulation, task);
                 assert!(simulation.kill(&id), "{task} does not run");
@@ -183,73 +210,6 @@ fn node_id(nodes: &[String], name: &str) -> NodeId {
     NodeId::from_random(number as u128)
 }
 
-fn seconds(text: &str) -> Duration {
-    let number: f64 = text.strip_suffix('s').unwrap().parse().unwrap();
-    Duration::from_secs_f64(number)
-}
-
-fn behave(simulation: &mut Simulation, name: &str, text: &str) {
-    let behaviour = match text.split_once('=') {
-        Some(("crash", time)) => {
-            Behaviour::CrashesAfter(u64::try_from(seconds(time).as_millis()).unwrap())
-        }
-        None if text == "missing" => Behaviour::Missing,
-        None if text == "healthy" => Behaviour::Healthy,
-        _ => panic!("what is {text:?}?"),
-    };
-    simulation.behaviours.insert(name.to_owned(), behaviour);
-}
-
-fn service(simulation: &mut Simulation, name: &str, options: &[&str]) -> ServiceSpec {
-    let mut spec = ServiceSpec {
-        name: name.to_owned(),
-        labels: std::collections::BTreeMap::new(),
-        mode: ServiceMode::Replicated { replicas: 1 },
-        task: TaskSpec {
-            containers: vec![ContainerSpec {
-                image: "whoami".to_owned(),
-                ..ContainerSpec::default()
-            }],
-            ..TaskSpec::default()
-        },
-        ports: Vec::new(),
-        lb_policy: LbPolicy::RoundRobin,
-        drain_timeout: ServiceSpec::DEFAULT_DRAIN_TIMEOUT,
-    };
-    for option in options {
-        let (key, value) = option.split_once('=').unwrap();
-        match key {
-            "replicas" => {
-                let replicas = value.parse().unwrap();
-                spec.mode = ServiceMode::Replicated { replicas };
-            }
-            "port" => spec.ports.push(port(value, PortMode::Ingress)),
-            "host-port" => spec.ports.push(port(value, PortMode::Host)),
-            "cpus" => {
-                let cpus: u64 = value.parse().unwrap();
-                spec.task.resources.reservations.nano_cpus = cpus * 1_000_000_000;
-            }
-            "constraint" => spec.task.placement.constraints.push(value.parse().unwrap()),
-            "drain" => spec.drain_timeout = seconds(value),
-            "image" => value.clone_into(&mut spec.task.containers[0].image),
-            "behaves" => behave(simulation, name, value),
-            _ => panic!("what is {option:?}?"),
-        }
-    }
-    spec.validate().unwrap();
-    spec
-}
-
-fn port(text: &str, mode: PortMode) -> PortSpec {
-    let (published, target) = text.split_once(':').unwrap();
-    PortSpec {
-        target: target.parse().unwrap(),
-        published: published.parse().unwrap(),
-        protocol: Protocol::Tcp,
-        mode,
-    }
-}
-
 /// The newest task of `service.slot`.
 fn task_id(simulation: &Simulation, name: &str) -> TaskId {
     let tasks = simulation.state.tasks().filter(|task| task.name() == name);
@@ -265,6 +225,7 @@ fn show(simulation: &Simulation, what: &str) -> String {
         "tasks" => tasks(simulation),
         "endpoints" => table(simulation),
         "nodes" => nodes(simulation),
+        "updates" => updates(simulation),
         _ => panic!("cannot show {what}"),
     }
 }
@@ -327,6 +288,35 @@ fn table(simulation: &Simulation) -> String {
             .collect();
         endpoints.sort();
         text.extend(endpoints);
+        text.push('\n');
+    }
+    text
+}
+
+/// Each service: where its update stands, and its running tasks by image.
+fn updates(simulation: &Simulation) -> String {
+    let mut text = String::new();
+    for service in simulation.state.services() {
+        write!(text, "{}:", service.spec.name).unwrap();
+        let mut running: BTreeMap<&str, usize> = BTreeMap::new();
+        let serves = |task: &&Task| {
+            task.status.state == TaskState::Running && task.desired <= TaskState::Running
+        };
+        for task in simulation.state.tasks_of(&service.id).filter(serves) {
+            *running.entry(&task.spec.containers[0].image).or_default() += 1;
+        }
+        for (image, count) in running {
+            write!(text, " {count} of {image}").unwrap();
+        }
+        if let Some(status) = &service.update_status {
+            let id = status.failed_task.as_ref();
+            let name = id.and_then(|id| simulation.state.task(id)).map(Task::name);
+            let mut message = status.message.clone();
+            if let (Some(id), Some(name)) = (id, name) {
+                message = message.replace(id.as_str(), &name);
+            }
+            write!(text, ", {}: {message}", status.state).unwrap();
+        }
         text.push('\n');
     }
     text

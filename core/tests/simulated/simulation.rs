@@ -205,8 +205,10 @@ impl Simulation {
             }
             let behaviours = &self.behaviours;
             agent.step(self.now, |task: &Task| {
+                let image = &task.spec.containers[0].image;
                 behaviours
-                    .get(&task.service_name)
+                    .get(image)
+                    .or_else(|| behaviours.get(&task.service_name))
                     .copied()
                     .unwrap_or_default()
             });

@@ -144,6 +144,21 @@ impl Control for ControlService {
         Ok(Response::new(v1::UpdateServiceResponse { version }))
     }
 
+    async fn rollback_service(
+        &self,
+        request: Request<v1::RollbackServiceRequest>,
+    ) -> Answer<v1::RollbackServiceResponse> {
+        let request = request.into_inner();
+        let state = self.current().await?;
+        let command = Command::RollbackService {
+            id: resolve::service(&state, &request.id)?.id.clone(),
+            expected: Version(request.expected),
+            message: "manually requested rollback".to_owned(),
+        };
+        let version = self.propose(command).await?.0;
+        Ok(Response::new(v1::RollbackServiceResponse { version }))
+    }
+
     async fn remove_service(
         &self,
         request: Request<v1::RemoveServiceRequest>,

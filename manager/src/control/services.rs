@@ -50,6 +50,9 @@ fn registry(image: &str) -> Option<&str> {
 pub(super) fn shown(service: &Service) -> v1::Service {
     let mut service = service.clone();
     hide_credentials(&mut service.spec.task);
+    if let Some(previous) = &mut service.previous_spec {
+        hide_credentials(&mut previous.task);
+    }
     (&service).into()
 }
 

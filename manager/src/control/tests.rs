@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use swarmlet_core::model::{
     Availability, ContainerSpec, LbPolicy, ManagerInfo, Node, NodeDescription, NodeId, NodeSpec,
-    NodeState, NodeStatus, Platform, RegistryAuth, Resources, Role, RuntimeKind, ServiceMode,
-    ServiceSpec, TaskSpec, Timestamp, Version,
+    NodeState, NodeStatus, Platform, RegistryAuth, Resources, Role, RuntimeKind, Service,
+    ServiceId, ServiceMode, ServiceSpec, TaskSpec, Timestamp, UpdateConfig, Version,
 };
 use swarmlet_core::state::State;
 
@@ -115,6 +115,8 @@ fn spec(image: &str, auth: Option<&str>) -> ServiceSpec {
         ports: Vec::new(),
         lb_policy: LbPolicy::RoundRobin,
         drain_timeout: ServiceSpec::DEFAULT_DRAIN_TIMEOUT,
+        update: UpdateConfig::default(),
+        rollback: UpdateConfig::default(),
     }
 }
 
@@ -139,4 +141,27 @@ fn credentials_stay_with_their_registry() {
     check("localhost/a", "a", None, None);
     // Both Docker Hub's.
     check("team/a", "nginx", None, Some("old"));
+}
+
+#[test]
+fn no_credentials_are_shown() {
+    let service = Service {
+        id: ServiceId::from_random(1),
+        version: Version(1),
+        created_at: Timestamp(0),
+        updated_at: Timestamp(0),
+        spec: spec("r.example.com/a:2", Some("new")),
+        spec_version: Version(1),
+        previous_spec: Some(Box::new(spec("r.example.com/a:1", Some("old")))),
+        update_status: None,
+        removing: false,
+    };
+    let shown = services::shown(&service);
+    let text = format!("{shown:?}");
+    assert!(text.contains("r.example.com/a:1"), "{text}");
+    for spec in [shown.spec.unwrap(), shown.previous_spec.unwrap()] {
+        for container in spec.task.unwrap().containers {
+            assert_eq!(container.registry_auth, None);
+        }
+    }
 }

@@ -184,6 +184,19 @@ fn log(state: &State, command: &Command, refused: Option<&Rejection>) {
             let status = state.task(id).map(|task| task.status.state.to_string());
             tracing::info!(task = %id, name = name(id), %desired, status, "task is to stop");
         }
+        Command::SetUpdateStatus {
+            id,
+            state: now,
+            message,
+            ..
+        } => {
+            let name = state.service(id).map(|service| &service.spec.name);
+            tracing::info!(service = %id, name, state = %now, reason = message, "update ended");
+        }
+        Command::RollbackService { id, message, .. } => {
+            let name = state.service(id).map(|service| &service.spec.name);
+            tracing::info!(service = %id, name, reason = message, "service rolls back");
+        }
         Command::ReportNode {
             id,
             state: now,

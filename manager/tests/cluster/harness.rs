@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 use swarmlet_core::model::{
     Availability, Cluster, ClusterSpec, ContainerSpec, LbPolicy, NodeDescription, Platform,
     PortMode, PortSpec, Protocol, Resources, RestartPolicy, Role, RuntimeKind, ServiceMode,
-    ServiceSpec, TaskSpec,
+    ServiceSpec, TaskSpec, UpdateConfig,
 };
 use swarmlet_manager::{BootstrapRequest, Manager, ManagerConfig};
 use swarmlet_proto::identity::{Identity, new_key_and_csr};
@@ -347,6 +347,8 @@ pub(crate) fn service(name: &str, replicas: u32, port: u16) -> ServiceSpec {
         }],
         lb_policy: LbPolicy::RoundRobin,
         drain_timeout: ServiceSpec::DEFAULT_DRAIN_TIMEOUT,
+        update: UpdateConfig::default(),
+        rollback: UpdateConfig::default(),
     }
 }
 

@@ -108,6 +108,26 @@ impl From<&Command> for v1::Command {
             Command::DeleteService { id } => {
                 Kind::DeleteService(v1::DeleteService { id: id.to_string() })
             }
+            Command::RollbackService {
+                id,
+                expected,
+                message,
+            } => Kind::RollbackService(v1::RollbackService {
+                id: id.to_string(),
+                expected: expected.0,
+                message: message.clone(),
+            }),
+            Command::SetUpdateStatus {
+                id,
+                expected,
+                state,
+                message,
+            } => Kind::SetUpdateStatus(v1::SetUpdateStatus {
+                id: id.to_string(),
+                expected: expected.0,
+                state: v1::UpdateState::from(*state).into(),
+                message: message.clone(),
+            }),
             Command::CreateTask { task } => Kind::CreateTask(v1::CreateTask {
                 task: Some(task.as_ref().into()),
             }),
@@ -201,6 +221,17 @@ impl TryFrom<Kind> for Command {
             },
             Kind::DeleteService(m) => Self::DeleteService {
                 id: service(&m.id)?,
+            },
+            Kind::RollbackService(m) => Self::RollbackService {
+                id: service(&m.id)?,
+                expected: Version(m.expected),
+                message: m.message,
+            },
+            Kind::SetUpdateStatus(m) => Self::SetUpdateStatus {
+                id: service(&m.id)?,
+                expected: Version(m.expected),
+                state: enumeration::<v1::UpdateState, _>("state", m.state)?,
+                message: m.message,
             },
             Kind::CreateTask(m) => Self::CreateTask {
                 task: Box::new(required("task", m.task)?),

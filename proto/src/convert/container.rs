@@ -32,6 +32,7 @@ impl From<&TaskSpec> for v1::TaskSpec {
             resources: Some((&spec.resources).into()),
             restart: Some((&spec.restart).into()),
             placement: Some((&spec.placement).into()),
+            force_update: spec.force_update,
         }
     }
 }
@@ -45,6 +46,7 @@ impl TryFrom<v1::TaskSpec> for TaskSpec {
             resources: required("resources", message.resources)?,
             restart: required("restart", message.restart)?,
             placement: required("placement", message.placement)?,
+            force_update: message.force_update,
         })
     }
 }

@@ -8,7 +8,9 @@ use swarmlet_core::model::{
 };
 
 use super::Malformed;
-use super::field::{enumeration, id, list, malformed, messages, mirrored, nanoseconds, required};
+use super::field::{
+    enumeration, id, list, malformed, messages, mirrored, nanoseconds, optional, required,
+};
 use crate::v1;
 use crate::v1::service_spec::Mode;
 
@@ -25,6 +27,8 @@ impl From<&Service> for v1::Service {
             spec: Some((&service.spec).into()),
             spec_version: service.spec_version.0,
             removing: service.removing,
+            previous_spec: service.previous_spec.as_deref().map(Into::into),
+            update_status: service.update_status.as_ref().map(Into::into),
         }
     }
 }
@@ -41,6 +45,8 @@ impl TryFrom<v1::Service> for Service {
             spec: required("spec", message.spec)?,
             spec_version: Version(message.spec_version),
             removing: message.removing,
+            previous_spec: optional("previous_spec", message.previous_spec)?.map(Box::new),
+            update_status: optional("update_status", message.update_status)?,
         })
     }
 }
@@ -58,6 +64,8 @@ impl From<&ServiceSpec> for v1::ServiceSpec {
             ports: messages(&spec.ports),
             lb_policy: v1::LbPolicy::from(spec.lb_policy).into(),
             drain_timeout_ns: nanoseconds(spec.drain_timeout),
+            update: Some((&spec.update).into()),
+            rollback: Some((&spec.rollback).into()),
         }
     }
 }
@@ -80,6 +88,8 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
             ports: list("ports", message.ports)?,
             lb_policy: enumeration::<v1::LbPolicy, _>("lb_policy", message.lb_policy)?,
             drain_timeout: Duration::from_nanos(message.drain_timeout_ns),
+            update: optional("update", message.update)?.unwrap_or_default(),
+            rollback: optional("rollback", message.rollback)?.unwrap_or_default(),
         })
     }
 }

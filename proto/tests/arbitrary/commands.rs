@@ -86,6 +86,21 @@ fn service_commands() -> Vec<BoxedStrategy<Command>> {
         service_id()
             .prop_map(|id| Command::DeleteService { id })
             .boxed(),
+        (service_id(), version(), text())
+            .prop_map(|(id, expected, message)| Command::RollbackService {
+                id,
+                expected,
+                message,
+            })
+            .boxed(),
+        (service_id(), version(), update_state(), text())
+            .prop_map(|(id, expected, state, message)| Command::SetUpdateStatus {
+                id,
+                expected,
+                state,
+                message,
+            })
+            .boxed(),
     ]
 }
 

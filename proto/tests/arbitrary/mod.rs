@@ -180,9 +180,10 @@ fn task_spec() -> impl Strategy<Value = TaskSpec> {
         resources(),
         restart_policy(),
         placement(),
+        any::<u64>(),
     )
         .prop_map(
-            |(containers, limits, reservations, restart, placement)| TaskSpec {
+            |(containers, limits, reservations, restart, placement, force_update)| TaskSpec {
                 containers,
                 resources: ResourceRequirements {
                     limits,
@@ -190,6 +191,7 @@ fn task_spec() -> impl Strategy<Value = TaskSpec> {
                 },
                 restart,
                 placement,
+                force_update,
             },
         )
 }
@@ -202,9 +204,11 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
         task_spec(),
         vec(port_spec(), 0..3),
         duration(),
+        update_config(),
+        update_config(),
     )
         .prop_map(
-            |(name, labels, replicas, task, ports, drain_timeout)| ServiceSpec {
+            |(name, labels, replicas, task, ports, drain_timeout, update, rollback)| ServiceSpec {
                 name,
                 labels,
                 mode: ServiceMode::Replicated { replicas },
@@ -212,6 +216,85 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
                 ports,
                 lb_policy: LbPolicy::RoundRobin,
                 drain_timeout,
+                update,
+                rollback,
+            },
+        )
+}
+
+fn update_config() -> impl Strategy<Value = UpdateConfig> {
+    let actions = [
+        FailureAction::Pause,
+        FailureAction::Continue,
+        FailureAction::Rollback,
+    ];
+    let order = one_of(&[UpdateOrder::StopFirst, UpdateOrder::StartFirst]);
+    let durations = (duration(), duration(), duration());
+    let percent = || option::of(any::<u32>());
+    (
+        (any::<u32>(), 0..=1_000_000u32),
+        durations,
+        one_of(&actions),
+        order,
+        percent(),
+        percent(),
+    )
+        .prop_map(
+            |(
+                (parallelism, ratio),
+                (delay, monitor, deadline),
+                failure_action,
+                order,
+                min,
+                max,
+            )| {
+                UpdateConfig {
+                    parallelism,
+                    delay,
+                    monitor,
+                    max_failure_ratio: FailureRatio::from_millionths(ratio).unwrap(),
+                    failure_action,
+                    order,
+                    min_healthy_percent: min,
+                    max_percent: max,
+                    progress_deadline: deadline,
+                }
+            },
+        )
+}
+
+fn update_state() -> impl Strategy<Value = UpdateState> {
+    one_of(&[
+        UpdateState::Updating,
+        UpdateState::Paused,
+        UpdateState::Completed,
+        UpdateState::RollbackStarted,
+        UpdateState::RollbackPaused,
+        UpdateState::RollbackCompleted,
+    ])
+}
+
+fn update_status() -> impl Strategy<Value = UpdateStatus> {
+    (
+        update_state(),
+        timestamp(),
+        option::of(timestamp()),
+        text(),
+        any::<u32>(),
+        any::<u32>(),
+        option::of(task_id()),
+    )
+        .prop_map(
+            |(state, started_at, completed_at, message, slots, failures, failed_task)| {
+                UpdateStatus {
+                    state,
+                    started_at,
+                    completed_at,
+                    message,
+                    slots,
+                    failures,
+                    failed_task,
+                }
             },
         )
 }
@@ -224,16 +307,30 @@ fn service() -> impl Strategy<Value = Service> {
         timestamp(),
         service_spec(),
         version(),
+        option::of(service_spec()),
+        option::of(update_status()),
         any::<bool>(),
     )
         .prop_map(
-            |(id, version, created_at, updated_at, spec, spec_version, removing)| Service {
+            |(
                 id,
                 version,
                 created_at,
                 updated_at,
                 spec,
                 spec_version,
+                previous_spec,
+                update_status,
+                removing,
+            )| Service {
+                id,
+                version,
+                created_at,
+                updated_at,
+                spec,
+                spec_version,
+                previous_spec: previous_spec.map(Box::new),
+                update_status,
                 removing,
             },
         )

@@ -1,0 +1,130 @@
+//! `service update` and `service rollback`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use swarmlet_agent::registry;
+use swarmlet_core::model::{Service, ServiceSpec, Version};
+use swarmlet_proto::v1;
+
+use super::service::resolve;
+use crate::args::{ServiceRollbackArgs, ServiceUpdateArgs};
+use crate::client::{Client, ClientError, call};
+use crate::output::print;
+use crate::progress::{self, Show, Wait};
+use crate::spec::edited;
+
+/// How often a change starts again where somebody else (most often an update that goes on) has
+/// changed the service in between.
+const ATTEMPTS: u32 = 5;
+
+/// Changes a service and shows how its tasks are replaced.
+///
+/// # Errors
+/// What is to be said to the user; that the update paused or was rolled back, too.
+pub(super) async fn update(args: &ServiceUpdateArgs, client: &Client) -> Result<ExitCode> {
+    let show = show(args.quiet);
+    if args.rollback {
+        return roll_back_by_update(args, client, show).await;
+    }
+    let mut attempt = 1;
+    let (service, version) = loop {
+        let services = client.services().await?;
+        let service = resolve(&args.service, &services)?;
+        let mut spec = edited(&service.spec, args)?;
+        if args.with_registry_auth {
+            add_credentials(&mut spec).await?;
+        }
+        let request = v1::UpdateServiceRequest {
+            id: service.id.to_string(),
+            expected: expected(service, args.check_version).0,
+            spec: Some((&spec).into()),
+        };
+        match call(client.control().update_service(request)).await {
+            Ok(answer) => break (service.clone(), Version(answer.version)),
+            Err(error) if may_retry(&error, args.check_version, attempt) => attempt += 1,
+            Err(error) => return Err(error.into()),
+        }
+    };
+    print(&format!("{}\n", args.service))?;
+    if !args.detach {
+        progress::follow(client, &service.id, version, show, Wait::Update).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Goes back to the version before and shows how.
+///
+/// # Errors
+/// As [`update`].
+pub(super) async fn rollback(args: &ServiceRollbackArgs, client: &Client) -> Result<ExitCode> {
+    let mut attempt = 1;
+    let (service, version) = loop {
+        let services = client.services().await?;
+        let service = resolve(&args.service, &services)?;
+        let request = v1::RollbackServiceRequest {
+            id: service.id.to_string(),
+            expected: expected(service, args.check_version).0,
+        };
+        match call(client.control().rollback_service(request)).await {
+            Ok(answer) => break (service.clone(), Version(answer.version)),
+            Err(error) if may_retry(&error, args.check_version, attempt) => attempt += 1,
+            Err(error) => return Err(error.into()),
+        }
+    };
+    print(&format!("{}\n", args.service))?;
+    if !args.detach {
+        let show = show(args.quiet);
+        progress::follow(client, &service.id, version, show, Wait::Rollback).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `service update --rollback`.
+async fn roll_back_by_update(
+    args: &ServiceUpdateArgs,
+    client: &Client,
+    show: Show,
+) -> Result<ExitCode> {
+    let services = client.services().await?;
+    let service = resolve(&args.service, &services)?;
+    if edited(&service.spec, args)? != service.spec {
+        bail!("other flags may not be combined with --rollback");
+    }
+    let args = ServiceRollbackArgs {
+        check_version: args.check_version,
+        detach: args.detach,
+        quiet: show == Show::Nothing,
+        service: args.service.clone(),
+    };
+    rollback(&args, client).await
+}
+
+fn show(quiet: bool) -> Show {
+    if quiet { Show::Nothing } else { Show::Progress }
+}
+
+fn expected(service: &Service, check: Option<u64>) -> Version {
+    check.map_or(service.version, Version)
+}
+
+/// The arguments are applied to what the service has become; whoever named a version wants to
+/// see that first.
+fn may_retry(error: &ClientError, check: Option<u64>, attempt: u32) -> bool {
+    let overtaken =
+        matches!(error, ClientError::Refused(reason) if reason.contains("out of sequence"));
+    overtaken && check.is_none() && attempt < ATTEMPTS
+}
+
+/// Reads this machine's credentials for the images of a service.
+///
+/// # Errors
+/// They cannot be read.
+pub(super) async fn add_credentials(spec: &mut ServiceSpec) -> Result<()> {
+    let dir = registry::config_dir()
+        .context("cannot find Docker's configuration: neither DOCKER_CONFIG nor HOME is set")?;
+    for container in &mut spec.task.containers {
+        container.registry_auth = registry::credentials(&dir, &container.image).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! What an update leaves behind in a service: where it stands, what failed, and which version
+//! to go back to.
+
+use std::collections::BTreeSet;
+
+use super::service::{check_ports, find};
+use super::{Change, Outcome, Rejection};
+use crate::event::Event;
+use crate::model::{
+    Service, ServiceId, ServiceSpec, TaskId, TaskState, TaskStatus, UpdateState, UpdateStatus,
+    Version,
+};
+use crate::state::State;
+
+/// Gives a service another specification. What its tasks are made of is replaced by an update;
+/// anything else holds at once.
+///
+/// A paused update is begun again by any change but that of the replica count, an unchanged
+/// specification included: that is how Docker's users ask for it. Scaling a service must not
+/// go on with what has just failed.
+pub(super) fn change_spec(
+    state: &mut State,
+    change: Change,
+    id: &ServiceId,
+    spec: ServiceSpec,
+) -> Outcome {
+    let service = find(state, id)?;
+    let scaled = ServiceSpec {
+        mode: spec.mode,
+        ..service.spec.clone()
+    };
+    let paused = service.update_status.as_ref().filter(|s| s.is_paused());
+    let resumed = paused.filter(|_| service.spec == spec || scaled != spec);
+    let remade = service.spec.task != spec.task || service.spec.ports != spec.ports;
+    if service.spec == spec && resumed.is_none() {
+        return Ok(Vec::new());
+    }
+    let begun = match resumed.map(|status| status.state) {
+        Some(UpdateState::RollbackPaused) if !remade => Some(UpdateState::RollbackStarted),
+        Some(_) => Some(UpdateState::Updating),
+        None => remade.then_some(UpdateState::Updating),
+    };
+    let completed = is_deployed(state, service).then(|| Box::new(service.spec.clone()));
+    let unchanged = service.spec == spec;
+    let service = state
+        .service_mut(id)
+        .ok_or_else(|| Rejection::ServiceNotFound(id.clone()))?;
+    if let Some(completed) = completed.filter(|_| !unchanged) {
+        service.previous_spec = Some(completed);
+    }
+    service.spec = spec;
+    service.version = change.index;
+    service.updated_at = change.at;
+    if remade {
+        service.spec_version = change.index;
+    }
+    if let Some(reached) = begun {
+        let message = match reached {
+            UpdateState::RollbackStarted => "rollback in progress",
+            _ => "update in progress",
+        };
+        begin(state, change, id, reached, message);
+    }
+    Ok(vec![Event::Service(id.clone())])
+}
+
+/// Gives a service the specification of its last completed deployment.
+pub(super) fn roll_back(
+    state: &mut State,
+    change: Change,
+    id: &ServiceId,
+    expected: Version,
+    message: &str,
+) -> Outcome {
+    let service = find(state, id)?;
+    if service.version != expected {
+        return Err(Rejection::OutOfSequence);
+    }
+    let spec = rollback_spec(state, service)?.clone();
+    // A version that failed is nothing to come back to.
+    let previous = is_deployed(state, service).then(|| Box::new(service.spec.clone()));
+    let remade = service.spec.task != spec.task || service.spec.ports != spec.ports;
+    let service = state
+        .service_mut(id)
+        .ok_or_else(|| Rejection::ServiceNotFound(id.clone()))?;
+    service.previous_spec = previous;
+    service.spec = spec;
+    service.version = change.index;
+    service.updated_at = change.at;
+    if remade {
+        service.spec_version = change.index;
+    }
+    begin(state, change, id, UpdateState::RollbackStarted, message);
+    Ok(vec![Event::Service(id.clone())])
+}
+
+/// The specification that a rollback leads to.
+///
+/// # Errors
+/// There is none, or somebody else has one of its ports by now.
+pub(crate) fn rollback_spec<'a>(
+    state: &State,
+    service: &'a Service,
+) -> Result<&'a ServiceSpec, Rejection> {
+    let spec = service
+        .previous_spec
+        .as_deref()
+        .ok_or_else(|| Rejection::NoPreviousSpec(service.spec.name.clone()))?;
+    check_ports(state, &service.id, &spec.ports)?;
+    Ok(spec)
+}
+
+/// Ends an update.
+pub(super) fn end(
+    state: &mut State,
+    change: Change,
+    id: &ServiceId,
+    expected: Version,
+    reached: UpdateState,
+    message: &str,
+) -> Outcome {
+    let service = find(state, id)?;
+    if service.version != expected {
+        return Err(Rejection::OutOfSequence);
+    }
+    let from = service.update_status.as_ref().map(|status| status.state);
+    let follows = matches!(
+        (from, reached),
+        (
+            Some(UpdateState::Updating),
+            UpdateState::Paused | UpdateState::Completed
+        ) | (
+            Some(UpdateState::RollbackStarted),
+            UpdateState::RollbackPaused | UpdateState::RollbackCompleted
+        )
+    );
+    let refused = || Rejection::NotUpdating(service.spec.name.clone(), reached);
+    if !follows {
+        return Err(refused());
+    }
+    let Some(service) = state.service_mut(id) else {
+        return Err(Rejection::ServiceNotFound(id.clone()));
+    };
+    if let Some(status) = &mut service.update_status {
+        status.state = reached;
+        status.completed_at = Some(change.at);
+        message.clone_into(&mut status.message);
+    }
+    service.version = change.index;
+    Ok(vec![Event::Service(id.clone())])
+}
+
+/// Counts the end of a task as a failure of the update that made it: at the slot's first
+/// attempt, before it ran or soon after. Restarts of the same slot do not count again, so that
+/// the failures are a share of the slots.
+pub(super) fn note_end(
+    state: &mut State,
+    change: Change,
+    id: &TaskId,
+    before: &TaskStatus,
+) -> Option<Event> {
+    let task = state.task(id)?;
+    let service = state.service(&task.service).filter(|s| s.is_updating())?;
+    let failed = matches!(
+        task.status.state,
+        TaskState::Complete | TaskState::Failed | TaskState::Rejected
+    );
+    let early = before.state < TaskState::Running
+        || change.at.since(before.at) < service.update_config().monitor;
+    let first = task.restart.failures == 0 && task.spec_version == service.spec_version;
+    if !(failed && early && first) {
+        return None;
+    }
+    let service_id = service.id.clone();
+    let service = state.service_mut(&service_id)?;
+    service.version = change.index;
+    let status = service.update_status.as_mut()?;
+    status.failures = status.failures.saturating_add(1);
+    status.failed_task = Some(id.clone());
+    Some(Event::Service(service_id))
+}
+
+fn begin(state: &mut State, change: Change, id: &ServiceId, reached: UpdateState, message: &str) {
+    let Some(service) = state.service(id) else {
+        return;
+    };
+    let outdated: BTreeSet<u32> = state
+        .tasks_of(id)
+        .filter(|task| task.is_member() && service.is_outdated(task))
+        .map(|task| task.slot)
+        .collect();
+    let status = UpdateStatus {
+        state: reached,
+        started_at: change.at,
+        completed_at: None,
+        message: message.to_owned(),
+        slots: u32::try_from(outdated.len()).unwrap_or(u32::MAX),
+        failures: 0,
+        failed_task: None,
+    };
+    if let Some(service) = state.service_mut(id) {
+        service.update_status = Some(status);
+    }
+}
+
+/// Whether the deployment of the present specification completed. That of a service which was
+/// never updated has once a task of it runs.
+fn is_deployed(state: &State, service: &Service) -> bool {
+    match service.update_status.as_ref().map(|status| status.state) {
+        Some(reached) => matches!(
+            reached,
+            UpdateState::Completed | UpdateState::RollbackCompleted
+        ),
+        None => {
+            service.spec.mode.replicas() == 0
+                || state
+                    .tasks_of(&service.id)
+                    .any(|task| task.status.state == TaskState::Running)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+use std::time::Duration;
+
+use super::*;
+use crate::command::Command;
+use crate::testing::{World, ingress, service_id, spec};
+
+fn status(world: &World) -> (UpdateState, u32) {
+    let service = world.state.service(&service_id(1)).unwrap();
+    let status = service.update_status.as_ref().unwrap();
+    (status.state, status.failures)
+}
+
+/// `ng` runs as `v1` and is told to become `v2`.
+fn updating(edit: impl FnOnce(&mut ServiceSpec)) -> World {
+    let mut world = World::new(2);
+    world.create(1, spec("ng", 2));
+    world.settle();
+    world.run_all();
+    world.update(1, |spec| {
+        spec.task.containers[0].image = "v2".to_owned();
+        edit(spec);
+    });
+    world
+}
+
+fn rollback(world: &World) -> Command {
+    Command::RollbackService {
+        id: service_id(1),
+        expected: world.state.service(&service_id(1)).unwrap().version,
+        message: "manually requested rollback".to_owned(),
+    }
+}
+
+fn end_update(world: &World, state: UpdateState) -> Command {
+    Command::SetUpdateStatus {
+        id: service_id(1),
+        expected: world.state.service(&service_id(1)).unwrap().version,
+        state,
+        message: String::new(),
+    }
+}
+
+#[test]
+fn only_what_tasks_are_made_of_begins_an_update() {
+    let mut world = World::new(1);
+    world.create(1, spec("ng", 2));
+    world.settle();
+    world.scale(1, 3);
+    world.update(1, |spec| spec.drain_timeout = Duration::ZERO);
+    let service = world.state.service(&service_id(1)).unwrap();
+    assert_eq!(service.update_status, None);
+    world.update(1, |spec| spec.task.force_update += 1);
+    assert_eq!(status(&world), (UpdateState::Updating, 0));
+}
+
+#[test]
+fn a_failure_counts_once_for_each_slot_and_only_early() {
+    let mut world = updating(|spec| spec.update.parallelism = 0);
+    world.settle();
+    let new: Vec<_> = world
+        .members()
+        .into_iter()
+        .filter(|t| t.spec.containers[0].image == "v2")
+        .collect();
+    assert_eq!(new.len(), 2);
+    world.report(&new[0].id, TaskState::Rejected);
+    assert_eq!(status(&world), (UpdateState::Updating, 1));
+    world.report(&new[1].id, TaskState::Running);
+    world.pass(Duration::from_secs(5));
+    world.report(&new[1].id, TaskState::Failed);
+    assert_eq!(
+        status(&world),
+        (UpdateState::Updating, 1),
+        "it was watched for long enough"
+    );
+}
+
+#[test]
+fn a_rollback_leads_to_the_last_completed_version() {
+    let mut world = updating(|_| {});
+    world.update(1, |spec| spec.task.containers[0].image = "v3".to_owned());
+    world.ok(rollback(&world));
+    let image = |world: &World| {
+        let service = world.state.service(&service_id(1)).unwrap();
+        service.spec.task.containers[0].image.clone()
+    };
+    assert_eq!(image(&world), "whoami");
+    assert_eq!(status(&world).0, UpdateState::RollbackStarted);
+    let again = rollback(&world);
+    assert_eq!(
+        world.refusal(again),
+        "service ng does not have a previous spec"
+    );
+}
+
+#[test]
+fn a_rollback_of_what_completed_can_be_taken_back() {
+    let mut world = updating(|_| {});
+    world.ok(end_update(&world, UpdateState::Completed));
+    let image = |world: &World| {
+        let service = world.state.service(&service_id(1)).unwrap();
+        service.spec.task.containers[0].image.clone()
+    };
+    world.ok(rollback(&world));
+    assert_eq!(image(&world), "whoami");
+    world.ok(rollback(&world));
+    assert_eq!(image(&world), "v2");
+    let again = rollback(&world);
+    assert_eq!(
+        world.refusal(again),
+        "service ng does not have a previous spec",
+        "the rollback had not completed"
+    );
+}
+
+#[test]
+fn a_port_that_somebody_else_has_by_now_prevents_a_rollback() {
+    let mut world = World::new(1);
+    let mut ng = spec("ng", 1);
+    ng.ports = vec![ingress(80, 80)];
+    world.create(1, ng);
+    world.settle();
+    world.run_all();
+    world.update(1, |spec| spec.ports.clear());
+    let mut web = spec("web", 1);
+    web.ports = vec![ingress(80, 80)];
+    world.create(2, web);
+    let refusal = world.refusal(rollback(&world));
+    assert!(
+        refusal.starts_with("port '80' is already in use by service 'web'"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn an_update_ends_in_its_own_way_only() {
+    let mut world = updating(|_| {});
+    let wrong = end_update(&world, UpdateState::RollbackPaused);
+    assert_eq!(
+        world.refusal(wrong),
+        "the update of service ng cannot become rollback_paused"
+    );
+    world.ok(end_update(&world, UpdateState::Paused));
+    let again = end_update(&world, UpdateState::Completed);
+    assert_eq!(
+        world.refusal(again),
+        "the update of service ng cannot become completed"
+    );
+}
+
+#[test]
+fn a_paused_update_goes_on_when_it_is_asked_for_again_but_not_when_scaled() {
+    let mut world = updating(|_| {});
+    world.ok(end_update(&world, UpdateState::Paused));
+    world.scale(1, 5);
+    assert_eq!(status(&world).0, UpdateState::Paused);
+    world.update(1, |_| {});
+    assert_eq!(status(&world).0, UpdateState::Updating);
+    world.ok(rollback(&world));
+    world.ok(end_update(&world, UpdateState::RollbackPaused));
+    world.update(1, |_| {});
+    assert_eq!(status(&world).0, UpdateState::RollbackStarted);
+}

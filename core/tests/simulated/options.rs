@@ -1,0 +1,126 @@
+//! The options of services in scenarios.
+//!
+//! ```text
+//! replicas=N port=80:80 host-port=53:53 cpus=N constraint=KEY==VALUE drain=SECONDSs
+//! image=IMAGE behaves=healthy|missing|never-healthy|crash=SECONDSs force
+//! [rollback-] parallelism=N delay=SECONDSs monitor=SECONDSs ratio=R deadline=SECONDSs
+//!             action=pause|continue|rollback order=stop-first|start-first
+//!             min-healthy=PERCENT max=PERCENT
+//! ```
+
+use std::time::Duration;
+
+use swarmlet_core::model::{
+    ContainerSpec, FailureAction, LbPolicy, PortMode, PortSpec, Protocol, ServiceMode, ServiceSpec,
+    TaskSpec, UpdateConfig, UpdateOrder,
+};
+
+use crate::agent::Behaviour;
+use crate::simulation::Simulation;
+
+pub(crate) fn seconds(text: &str) -> Duration {
+    let number: f64 = text.strip_suffix('s').unwrap().parse().unwrap();
+    Duration::from_secs_f64(number)
+}
+
+pub(crate) fn behave(simulation: &mut Simulation, name: &str, text: &str) {
+    let behaviour = match text.split_once('=') {
+        Some(("crash", time)) => {
+            Behaviour::CrashesAfter(u64::try_from(seconds(time).as_millis()).unwrap())
+        }
+        None if text == "missing" => Behaviour::Missing,
+        None if text == "healthy" => Behaviour::Healthy,
+        None if text == "never-healthy" => Behaviour::NeverHealthy,
+        _ => panic!("what is {text:?}?"),
+    };
+    simulation.behaviours.insert(name.to_owned(), behaviour);
+}
+
+pub(crate) fn service(simulation: &mut Simulation, name: &str, options: &[&str]) -> ServiceSpec {
+    let mut spec = ServiceSpec {
+        name: name.to_owned(),
+        labels: std::collections::BTreeMap::new(),
+        mode: ServiceMode::Replicated { replicas: 1 },
+        task: TaskSpec {
+            containers: vec![ContainerSpec {
+                image: "whoami".to_owned(),
+                ..ContainerSpec::default()
+            }],
+            ..TaskSpec::default()
+        },
+        ports: Vec::new(),
+        lb_policy: LbPolicy::RoundRobin,
+        drain_timeout: ServiceSpec::DEFAULT_DRAIN_TIMEOUT,
+        update: UpdateConfig::default(),
+        rollback: UpdateConfig::default(),
+    };
+    for option in options {
+        set(simulation, &mut spec, option);
+    }
+    spec.validate().unwrap();
+    spec
+}
+
+/// Sets what one option says.
+pub(crate) fn set(simulation: &mut Simulation, spec: &mut ServiceSpec, option: &str) {
+    let (key, value) = option.split_once('=').unwrap_or((option, ""));
+    if let Some(key) = key.strip_prefix("rollback-") {
+        return set_update(&mut spec.rollback, key, value);
+    }
+    match key {
+        "replicas" => {
+            let replicas = value.parse().unwrap();
+            spec.mode = ServiceMode::Replicated { replicas };
+        }
+        "port" => spec.ports.push(port(value, PortMode::Ingress)),
+        "host-port" => spec.ports.push(port(value, PortMode::Host)),
+        "cpus" => {
+            let cpus: u64 = value.parse().unwrap();
+            spec.task.resources.reservations.nano_cpus = cpus * 1_000_000_000;
+        }
+        "constraint" => spec.task.placement.constraints.push(value.parse().unwrap()),
+        "drain" => spec.drain_timeout = seconds(value),
+        "image" => value.clone_into(&mut spec.task.containers[0].image),
+        "behaves" => behave(simulation, &spec.name, value),
+        "force" => spec.task.force_update += 1,
+        _ => set_update(&mut spec.update, key, value),
+    }
+}
+
+fn set_update(config: &mut UpdateConfig, key: &str, value: &str) {
+    match key {
+        "parallelism" => config.parallelism = value.parse().unwrap(),
+        "delay" => config.delay = seconds(value),
+        "monitor" => config.monitor = seconds(value),
+        "ratio" => config.max_failure_ratio = value.parse().unwrap(),
+        "action" => {
+            config.failure_action = match value {
+                "pause" => FailureAction::Pause,
+                "continue" => FailureAction::Continue,
+                "rollback" => FailureAction::Rollback,
+                _ => panic!("what is {value:?}?"),
+            }
+        }
+        "order" => {
+            config.order = match value {
+                "stop-first" => UpdateOrder::StopFirst,
+                "start-first" => UpdateOrder::StartFirst,
+                _ => panic!("what is {value:?}?"),
+            }
+        }
+        "min-healthy" => config.min_healthy_percent = Some(value.parse().unwrap()),
+        "max" => config.max_percent = Some(value.parse().unwrap()),
+        "deadline" => config.progress_deadline = seconds(value),
+        _ => panic!("what is {key:?}?"),
+    }
+}
+
+fn port(text: &str, mode: PortMode) -> PortSpec {
+    let (published, target) = text.split_once(':').unwrap();
+    PortSpec {
+        target: target.parse().unwrap(),
+        published: published.parse().unwrap(),
+        protocol: Protocol::Tcp,
+        mode,
+    }
+}
