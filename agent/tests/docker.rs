@@ -316,7 +316,7 @@ async fn ends_and_health_are_told() {
             .await
             .unwrap()
             .unwrap();
-        if let RuntimeEvent::Changed(task) = event {
+        if let RuntimeEvent::Changed(task) | RuntimeEvent::Ended(task) = event {
             *counts.entry(task.to_string()).or_default() += 1;
         }
     }

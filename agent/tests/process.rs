@@ -204,7 +204,7 @@ async fn an_end_is_noticed_at_once() {
     let pid = rustix::process::Pid::from_raw(i32::try_from(container.pid).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     let event = tokio::time::timeout(LIMIT, events.next()).await.unwrap();
-    assert_eq!(event, Some(RuntimeEvent::Changed(task.id.clone())));
+    assert_eq!(event, Some(RuntimeEvent::Ended(task.id.clone())));
     println!("noticed after {:?}", begin.elapsed());
     assert_eq!(setup.end(&task).await, 137);
 }
@@ -234,7 +234,7 @@ async fn a_new_runtime_adopts_what_runs() {
     // It is watched from the list on, although another runtime started it.
     setup.stop(&task, Duration::from_secs(5)).await;
     let event = tokio::time::timeout(LIMIT, events.next()).await.unwrap();
-    assert_eq!(event, Some(RuntimeEvent::Changed(task.id.clone())));
+    assert_eq!(event, Some(RuntimeEvent::Ended(task.id.clone())));
     assert_eq!(setup.end(&task).await, 143);
 }
 

@@ -111,8 +111,11 @@ async fn a_lost_leader_restarts_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_quorum_the_reason_comes_in_time() {
+    const STALE: &str = "x-swarmlet-stale";
     let first = Node::first().await;
     let second = first.another().await;
+    let agent = Agent::worker("w1", &first, &[&first]).await;
+    agent.is_ready(&first).await;
     second.kill().await;
     until("the loss is noticed", async || {
         (!first.leads()).then_some(())
@@ -129,6 +132,17 @@ async fn without_a_quorum_the_reason_comes_in_time() {
         "{:?}",
         asked.elapsed()
     );
+    // Reads are answered, and say what they are.
+    let mut control = first.control();
+    let read = control.list_nodes(v1::ListNodesRequest {}).await.unwrap();
+    assert!(read.metadata().contains_key(STALE), "{read:?}");
+    assert_eq!(read.into_inner().nodes.len(), 3);
+    until("the agent knows that it is on its own", async || {
+        let seen = agent.seen.lock().unwrap();
+        let error = seen.last_error.as_ref()?;
+        (error.message() == "the managers have no leader").then_some(())
+    })
+    .await;
 
     let second = second.restart().await;
     until("writes are accepted again", async || {
@@ -136,6 +150,8 @@ async fn without_a_quorum_the_reason_comes_in_time() {
     })
     .await;
     assert!(second.service("ng").await.is_some());
+    let read = control.list_nodes(v1::ListNodesRequest {}).await.unwrap();
+    assert!(!read.metadata().contains_key(STALE), "{read:?}");
 }
 
 /// A manager that comes back knows nothing of the latest tasks until it has caught up; an
