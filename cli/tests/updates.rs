@@ -63,7 +63,7 @@ fn under_load<T>(cluster: &Cluster, port: u16, work: impl FnOnce() -> T) -> (T, 
 #[track_caller]
 fn no_error(what: &str, load: &Load) {
     let rate = load.requests as f64 / load.time.as_secs_f64();
-    println!("{what}: {} requests, {rate:.0} a second", load.requests);
+    eprintln!("{what}: {} requests, {rate:.0} a second", load.requests);
     assert!(load.requests > 100, "{what}: there was no load");
     assert!(load.errors.is_empty(), "{what}: {:?}", load.errors);
 }

@@ -52,7 +52,9 @@ fn dependencies_point_one_way() {
 
 #[test]
 fn manifests_are_understood() {
-    let manifest = "[package]\nname = \"swarmlet-agent\"\n[dependencies]\n\
+    let manifest = "[package]\nname = \"swarmlet-agent\"\n[package.metadata.deb]\n\
+                    assets = [\n[\"../README.md\", \"usr/share/doc/\", \"644\"],\n]\n\
+                    [dependencies]\n\
                     swarmlet-core.workspace = true\n# swarmlet-lb = 1\ntokio = \"1\"\n\
                     lb = { package = \"swarmlet-lb\", path = \"../lb\" }\n\
                     [target.x.dependencies]\nmanager = { path = \"../manager\" }\n\
@@ -76,9 +78,15 @@ fn members(manifest: &str) -> BTreeSet<String> {
 /// the wrong place.
 fn workspace_crates(manifest: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
+    let mut about_itself = false;
     for line in manifest.lines().map(str::trim) {
-        // The name of the package itself, and comments, are no dependencies.
-        if line.starts_with('#') || line.starts_with("name = ") {
+        // A table begins; a list of files begins with a quote.
+        if line.starts_with('[') && !line.starts_with("[\"") {
+            about_itself = line.starts_with("[package");
+        }
+        // What a package says of itself, its name and its files, and comments are no
+        // dependencies.
+        if about_itself || line.starts_with('#') {
             continue;
         }
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');

@@ -50,10 +50,12 @@ impl<'a> Slot<'a> {
             .partition(|task| service.is_outdated(task))
     }
 
-    /// Whether a task of another version has still to stop in the slot.
+    /// Whether a task of another version has still to stop in the slot. A settled one of two
+    /// updates ago counts as well: it is told to stop in the same pass.
     pub(crate) fn is_left_by_another(&self, task: &Task) -> bool {
         self.leaving
             .iter()
+            .chain(&self.settled)
             .any(|other| other.spec_version != task.spec_version)
     }
 
@@ -76,7 +78,8 @@ pub(crate) fn is_displaced(state: &State, task: &Task) -> bool {
 }
 
 /// Whether a task may be added to a slot: none is there, or just one that needs a replacement,
-/// because it is displaced or not what the service asks for any more. Two leaders that decided the same therefore make one task, not two.
+/// because it is displaced or not what the service asks for any more. Two leaders that decided
+/// the same therefore make one task, not two.
 pub(crate) fn has_room(state: &State, service: &ServiceId, slot: u32) -> bool {
     let mut members = state
         .tasks_in(service, slot)

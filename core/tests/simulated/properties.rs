@@ -293,9 +293,10 @@ proptest! {
         if let Err(reason) = simulation.converge(CONVERGES_WITHIN) {
             return Err(TestCaseError::fail(format!("it does not converge: {reason}")));
         }
-        // Nothing goes on changing afterwards.
+        // Nothing goes on changing afterwards, but that an ended task is forgotten.
         let version = simulation.state.tasks().map(|task| task.version).max();
         simulation.run(Duration::from_secs(2));
-        prop_assert_eq!(simulation.state.tasks().map(|task| task.version).max(), version);
+        let later = simulation.state.tasks().map(|task| task.version).max();
+        prop_assert!(later <= version, "{version:?}, then {later:?}");
     }
 }

@@ -143,12 +143,13 @@ impl Simulation {
 
     /// Commands of the past arrive once more, in any order.
     pub(crate) fn replay(&mut self, count: usize) {
-        let mut again = Vec::new();
         for _ in 0..count.min(self.recent.len()) {
             let position = self.random.below(self.recent.len() as u64);
-            again.extend(self.recent.get(position as usize).cloned());
+            // Each by itself: together, the end of a task, its removal and its creation would
+            // look like one step back.
+            let again = self.recent.get(position as usize).cloned();
+            self.propose(again.into_iter().collect());
         }
-        self.propose(again);
     }
 
     /// Lets time pass.
