@@ -21,7 +21,7 @@ cargo-deb:
 	@command -v cargo-deb >/dev/null || $(CARGO) install cargo-deb --locked
 
 demo: ## Three nodes on this machine, ten containers, requests through each; Ctrl-C ends it.
-	$(CARGO) run --release --locked --quiet -- demo $(ARGS)
+	$(CARGO) run --locked -- demo $(ARGS)
 
 check: ## Formatting, lints, licences.
 	$(CARGO) fmt --all --check
