@@ -83,12 +83,12 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
     let machine = Machine::make(host).unwrap();
     machine.with_systemd(true).unwrap();
     let directory = host.namespace().directory();
-    for (version, name) in [("0.1.0-1", "/root/old.deb"), ("0.1.1-1", "/root/new.deb")] {
+    for (version, name) in [("0.1.0-1", "/opt/old.deb"), ("0.1.1-1", "/opt/new.deb")] {
         let package = build(version, directory).unwrap();
         machine.copy(&package, name).unwrap();
     }
 
-    machine.done("dpkg -i /root/old.deb").unwrap();
+    machine.done("dpkg -i /opt/old.deb").unwrap();
     machine.daemon_answers().unwrap();
     check_files(&machine);
     assert_eq!(
@@ -111,7 +111,7 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
     machine.done("test ! -e /usr/bin/swarmlet").unwrap();
     machine.done("test -s /var/lib/swarmlet/node.json").unwrap();
 
-    machine.done("dpkg -i /root/old.deb").unwrap();
+    machine.done("dpkg -i /opt/old.deb").unwrap();
     machine.daemon_answers().unwrap();
     served(&hosts).unwrap();
     let settings = machine.done("cat /etc/swarmlet/swarmlet.env").unwrap();
@@ -130,7 +130,7 @@ fn upgrade(hosts: &Hosts, machine: &Machine) {
     let daemon = machine.daemon().unwrap();
     let before = (machine.balancer().unwrap(), machine.containers().unwrap());
     let running = load(hosts, None).start(hosts.client()).unwrap();
-    machine.done("dpkg -i /root/new.deb").unwrap();
+    machine.done("dpkg -i /opt/new.deb").unwrap();
     machine.daemon_answers().unwrap();
     assert_ne!(machine.daemon().unwrap(), daemon);
     thread::sleep(AFTERWARDS);
@@ -151,12 +151,12 @@ fn a_package_is_installed_and_removed_where_no_systemd_runs() {
     let machine = Machine::make(&hosts[0]).unwrap();
     machine.with_systemd(false).unwrap();
     let package = build("0.1.2-1", hosts[0].namespace().directory()).unwrap();
-    machine.copy(&package, "/root/swarmlet.deb").unwrap();
-    machine.done("dpkg -i /root/swarmlet.deb").unwrap();
+    machine.copy(&package, "/opt/swarmlet.deb").unwrap();
+    machine.done("dpkg -i /opt/swarmlet.deb").unwrap();
     assert!(machine.daemon().is_err(), "nobody starts it");
     make_swarm(&hosts, &machine).unwrap();
     let before = machine.daemon().unwrap();
-    let said = machine.done("dpkg -i /root/swarmlet.deb 2>&1").unwrap();
+    let said = machine.done("dpkg -i /opt/swarmlet.deb 2>&1").unwrap();
     assert!(said.contains("no systemd runs here"), "{said}");
     assert_eq!(machine.daemon().unwrap(), before);
     // The detached daemon is ended by the removal all the same.
@@ -176,26 +176,26 @@ fn a_binary_installs_and_uninstalls_itself() {
     let machine = Machine::make(&hosts[0]).unwrap();
     machine.with_systemd(false).unwrap();
     machine
-        .copy(&swarmlet_binary().unwrap(), "/root/swarmlet")
+        .copy(&swarmlet_binary().unwrap(), "/opt/swarmlet")
         .unwrap();
     let refused = |line: &str, expected: &str| {
         let output = machine.run(line).unwrap();
         assert_eq!(output.code, Some(1), "{output:?}");
         assert!(output.stderr.contains(expected), "{output:?}");
     };
-    refused("/root/swarmlet install", "systemd does not run");
-    machine.done("cp /root/swarmlet /tmp/swarmlet").unwrap();
+    refused("/opt/swarmlet install", "systemd does not run");
+    machine.done("cp /opt/swarmlet /tmp/swarmlet").unwrap();
     refused(
         "setpriv --reuid 65534 --clear-groups /tmp/swarmlet install",
         "must be run as root",
     );
-    let printed = machine.done("/root/swarmlet install --print").unwrap();
+    let printed = machine.done("/opt/swarmlet install --print").unwrap();
     assert!(printed.contains("ExecStart=/usr/local/bin/swarmlet daemon"));
     assert_eq!(machine.remains().unwrap(), [""; 0]);
 
     // A daemon that runs already is taken over, and nobody notices.
     machine
-        .done("ln -s /root/swarmlet /usr/local/bin/swarmlet")
+        .done("ln -s /opt/swarmlet /usr/local/bin/swarmlet")
         .unwrap();
     make_swarm(&hosts, &machine).unwrap();
     machine.done("rm /usr/local/bin/swarmlet").unwrap();
@@ -203,7 +203,7 @@ fn a_binary_installs_and_uninstalls_itself() {
     let detached = machine.daemon().unwrap();
     machine.with_systemd(true).unwrap();
     let running = load(&hosts, None).start(hosts.client()).unwrap();
-    let said = machine.done("/root/swarmlet install").unwrap();
+    let said = machine.done("/opt/swarmlet install").unwrap();
     assert!(
         said.contains("Wrote /etc/systemd/system/swarmlet.service"),
         "{said}"
@@ -211,7 +211,7 @@ fn a_binary_installs_and_uninstalls_itself() {
     machine.daemon_answers().unwrap();
     let daemon = machine.daemon().unwrap();
     assert_ne!(daemon, detached);
-    let said = machine.done("/root/swarmlet install").unwrap();
+    let said = machine.done("/opt/swarmlet install").unwrap();
     assert!(!said.contains("Wrote "), "{said}");
     assert_eq!(
         machine.daemon().unwrap(),
@@ -231,7 +231,7 @@ fn a_binary_installs_and_uninstalls_itself() {
     machine.done("test -s /var/lib/swarmlet/node.json").unwrap();
     machine.done("test -e /etc/swarmlet/swarmlet.env").unwrap();
     machine
-        .done("/root/swarmlet uninstall --purge --force")
+        .done("/opt/swarmlet uninstall --purge --force")
         .unwrap();
     assert_eq!(machine.remains().unwrap(), [""; 0]);
 }
