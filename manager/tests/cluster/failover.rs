@@ -270,3 +270,23 @@ async fn a_lost_node_is_replaced_and_a_dead_manager_removed() {
             .all(|view| view.node.as_ref().unwrap().id != id)
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_five_managers_two_may_be_lost() {
+    let first = Node::first().await;
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        others.push(first.another().await);
+    }
+    others[3].create("before", 0, 8080).await.unwrap();
+    first.kill().await;
+    others[0].kill().await;
+    until("writes are accepted again", async || {
+        others[1].create("after", 0, 8081).await.ok()
+    })
+    .await;
+    // With a third one the majority is gone.
+    others[1].kill().await;
+    let refused = others[3].create("never", 0, 8082).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+}
