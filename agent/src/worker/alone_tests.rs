@@ -1,6 +1,7 @@
 //! A worker that no manager answers, an engine that goes away, and endpoints of its own.
 
 use super::*;
+use crate::worker::saving::SAVE_DELAY;
 
 fn alone(runtime: &FakeRuntime) -> Setup {
     let setup = worker(runtime);

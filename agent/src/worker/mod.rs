@@ -8,8 +8,10 @@
 mod entry;
 mod handle;
 mod job;
+mod listing;
 mod outbox;
 mod own;
+mod saving;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -40,27 +42,15 @@ use crate::cause::chain;
 use crate::ports::Ports;
 use crate::runtime::{Container, Runtime, RuntimeError, RuntimeEvent, Scope};
 use crate::session::{Connection, random};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// How often all containers are looked at although no event said so: an engine's events can
 /// be lost, and a container without a task must not stay for longer than ten seconds.
 const RELIST: Duration = Duration::from_secs(5);
 
-/// How soon the containers are looked at again where the engine did not answer: five seconds
-/// after its return everything is to be as it should.
-const LIST_AGAIN: Duration = Duration::from_millis(500);
-
-/// A list that takes longer says that the engine hangs. It is waited for all the same: an
-/// engine that was only slow must not be asked twice.
-const HANGS: Duration = Duration::from_secs(2);
-
 /// How long no manager may answer before tasks that ended are started again in place. A session
 /// that is merely moved to another manager takes a few hundred milliseconds.
 const ALONE: Duration = Duration::from_secs(1);
-
-/// Changes are collected for this long before they are written to disk: they come in bursts,
-/// and a restart that misses the last ones learns them again, from the runtime and a manager.
-const SAVE_DELAY: Duration = Duration::from_millis(100);
 
 /// Starts at the same time. An engine serialises much of a start, and more at once
 /// only makes each of them slower.
@@ -272,47 +262,6 @@ impl Worker {
         }
     }
 
-    fn list(&mut self) {
-        if self.listing.is_some() {
-            self.list_again = true;
-            return;
-        }
-        let (runtime, scope) = (self.runtime.clone(), self.scope.clone());
-        let handle = self
-            .jobs
-            .spawn(async move { Done::Listed(runtime.list(&scope).await) });
-        self.listing = Some(handle.id());
-        self.list_due = Some(Instant::now() + HANGS);
-    }
-
-    /// Looks after lists that are due, or that do not come.
-    fn attend_list(&mut self, moment: Instant) {
-        if self.list_due.is_none_or(|due| due > moment) {
-            return;
-        }
-        self.list_due = None;
-        if self.listing.is_some() {
-            self.engine_answers(false);
-        } else {
-            self.list();
-        }
-    }
-
-    fn engine_answers(&self, answers: bool) {
-        self.engine.send_if_modified(|before| {
-            let news = *before != answers;
-            if news && answers {
-                tracing::info!("the container engine answers again");
-            } else if news {
-                tracing::warn!(
-                    "the container engine does not answer; its tasks are left as they were"
-                );
-            }
-            *before = answers;
-            news
-        });
-    }
-
     fn done(&mut self, done: Result<(Id, Done), JoinError>) {
         let (id, done) = match done {
             Ok((id, done)) => (id, Some(done)),
@@ -324,22 +273,11 @@ impl Worker {
             }
         };
         if self.listing == Some(id) {
-            self.listing = None;
-            self.list_due = None;
-            match done {
-                Some(Done::Listed(Ok(containers))) => {
-                    self.engine_answers(true);
-                    self.found(containers);
-                }
-                Some(Done::Listed(Err(error))) => {
-                    tracing::debug!(%error, "the containers cannot be listed");
-                    self.engine_is_away();
-                }
-                _ => self.engine_is_away(),
-            }
-            if std::mem::take(&mut self.list_again) {
-                self.list();
-            }
+            let listed = match done {
+                Some(Done::Listed(listed)) => Some(listed),
+                _ => None,
+            };
+            self.listed(listed);
             return;
         }
         let Some((task, step)) = self.running.remove(&id) else {
@@ -368,47 +306,6 @@ impl Worker {
             }
             // Cut off, or a panic: how far it came is for the runtime to say.
             _ => entry.look = true,
-        }
-    }
-
-    /// Notes that nothing is known of the containers until a list succeeds.
-    fn engine_is_away(&mut self) {
-        self.listed = false;
-        self.list_due = Some(Instant::now() + LIST_AGAIN);
-        self.engine_answers(false);
-    }
-
-    /// Compares all containers with what is known of them, and has a closer look at those
-    /// that differ: a list may be older than the last step.
-    fn found(&mut self, containers: Vec<Container>) {
-        self.listed = true;
-        self.strangers.clear();
-        let mut missing: BTreeSet<TaskId> = self
-            .entries
-            .values()
-            .filter(|entry| entry.container.is_some())
-            .map(|entry| entry.id.clone())
-            .collect();
-        for container in containers {
-            missing.remove(&container.task);
-            match self.entries.get_mut(&container.task) {
-                Some(entry) => entry.look |= entry.container.as_ref() != Some(&container),
-                None if self.complete => {
-                    tracing::info!(container = %container.id, task = %container.task, "removing a container without a task");
-                    let entry = Entry::stray(container, now());
-                    self.entries.insert(entry.id.clone(), entry);
-                }
-                None if container.is_running() => {
-                    self.strangers
-                        .insert(container.task.clone(), container.address);
-                }
-                None => {}
-            }
-        }
-        for id in missing {
-            if let Some(entry) = self.entries.get_mut(&id) {
-                entry.look = true;
-            }
         }
     }
 
@@ -541,15 +438,6 @@ impl Worker {
         self.aborts.insert(id.clone(), handle);
     }
 
-    /// Puts the allotments on disk, where they have changed: they have to be there before a
-    /// container is made.
-    fn saving_ports(
-        &mut self,
-    ) -> Option<impl Future<Output = Result<(), StoreError>> + Send + use<>> {
-        let ports = self.ports.take_changes()?;
-        Some(self.store.save_ports(ports))
-    }
-
     /// Tells the router which of the node's own endpoints take connections.
     fn publish_own(&self) {
         let entries = self.entries.values();
@@ -599,33 +487,6 @@ impl Worker {
         self.published.insert(id.clone(), entry.status.clone());
         outbox::publish(&self.outbox, id, &entry.status);
         self.changed();
-    }
-
-    fn changed(&mut self) {
-        self.save_at
-            .get_or_insert_with(|| Instant::now() + SAVE_DELAY);
-    }
-
-    async fn save(&mut self) {
-        if let Some(saving) = self.saving_ports()
-            && let Err(error) = saving.await
-        {
-            let reason = chain(&error);
-            tracing::warn!(reason, "the task ports could not be kept on disk");
-        }
-        if self.save_at.is_some_and(|at| at <= Instant::now()) {
-            self.save_tasks().await;
-        }
-    }
-
-    async fn save_tasks(&mut self) {
-        self.save_at = None;
-        let tasks = self.entries.values().filter_map(Entry::to_keep).collect();
-        if let Err(error) = self.store.save_tasks(tasks).await {
-            let reason = chain(&error);
-            tracing::warn!(reason, "the assignments could not be kept on disk");
-            self.save_at = Some(Instant::now() + RELIST);
-        }
     }
 
     /// When something is to be done although nothing happens.
