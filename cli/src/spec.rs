@@ -1,7 +1,8 @@
 //! Arguments of `service create` → what is asked of the cluster; those of `service update` are
-//! in [`edit`].
+//! in [`edit`], and what both have in common in [`settings`].
 
 mod edit;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -9,14 +10,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use swarmlet_core::model::{
-    ContainerSpec, HealthCheck, HealthTest, LbPolicy, Placement, ResourceRequirements, Resources,
-    RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+    ContainerSpec, LbPolicy, Placement, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
 };
 
-use crate::args::{CreateArgs, RestartConditionArg};
+use crate::args::CreateArgs;
 use crate::values::{env_file, env_variable};
 
 pub(crate) use edit::edited;
+use settings::set_fields;
 
 /// The specification that the arguments ask for, checked as far as it can be without asking
 /// the cluster.
@@ -27,93 +28,38 @@ pub(crate) fn service_spec(args: &CreateArgs) -> Result<ServiceSpec> {
     let Some((image, image_args)) = args.image.split_first() else {
         bail!("an image is required");
     };
+    if args.flags.health_cmd.as_deref() == Some("") {
+        bail!("--health-cmd is empty");
+    }
     let container = ContainerSpec {
         image: image.clone(),
-        entrypoint: args.entrypoint.as_deref().map_or(Ok(Vec::new()), words)?,
         args: image_args.to_vec(),
         env: environment(args)?,
         labels: args.container_label.iter().cloned().collect(),
-        hostname: args.hostname.clone(),
-        user: args.user.clone(),
-        workdir: args.workdir.clone(),
         mounts: args.mount.clone(),
-        stop_signal: args.stop_signal.clone(),
-        stop_grace_period: args.stop_grace_period,
-        health: health(args)?,
-        registry_auth: None,
+        stop_grace_period: ContainerSpec::DEFAULT_STOP_GRACE_PERIOD,
+        ..ContainerSpec::default()
     };
     let mut spec = ServiceSpec {
         name: args.name.clone().unwrap_or_else(|| random_name(image)),
         labels: args.label.iter().cloned().collect(),
-        mode: ServiceMode::Replicated {
-            replicas: args.replicas,
-        },
+        mode: ServiceMode::Replicated { replicas: 1 },
         task: TaskSpec {
             containers: vec![container],
-            resources: ResourceRequirements {
-                limits: resources(args.limit_cpu, args.limit_memory),
-                reservations: resources(args.reserve_cpu, args.reserve_memory),
-            },
-            restart: RestartPolicy {
-                condition: args.restart_condition.into(),
-                delay: args.restart_delay,
-                max_attempts: args.restart_max_attempts,
-                window: args.restart_window,
-            },
             placement: Placement {
                 constraints: args.constraint.clone(),
             },
-            force_update: 0,
+            ..TaskSpec::default()
         },
         ports: args.publish.clone(),
         lb_policy: LbPolicy::RoundRobin,
-        drain_timeout: args.drain_timeout,
+        drain_timeout: ServiceSpec::DEFAULT_DRAIN_TIMEOUT,
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
     };
-    args.update_config.apply(&mut spec.update);
-    args.rollback_config.apply(&mut spec.rollback);
+    set_fields(&mut spec, &args.flags)?;
     spec.validate()?;
     Ok(spec)
-}
-
-impl From<RestartConditionArg> for RestartCondition {
-    fn from(arg: RestartConditionArg) -> Self {
-        match arg {
-            RestartConditionArg::None => Self::None,
-            RestartConditionArg::OnFailure => Self::OnFailure,
-            RestartConditionArg::Any => Self::Any,
-        }
-    }
-}
-
-fn resources(nano_cpus: Option<u64>, memory_bytes: Option<u64>) -> Resources {
-    Resources {
-        nano_cpus: nano_cpus.unwrap_or_default(),
-        memory_bytes: memory_bytes.unwrap_or_default(),
-    }
-}
-
-fn health(args: &CreateArgs) -> Result<Option<HealthCheck>> {
-    let timing = args.health_interval.is_some()
-        || args.health_timeout.is_some()
-        || args.health_start_period.is_some()
-        || args.health_retries.is_some();
-    let test = match (&args.health_cmd, args.no_healthcheck) {
-        (None, true) if !timing => HealthTest::Disabled,
-        (_, true) => bail!("--no-healthcheck conflicts with --health-* options"),
-        (Some(command), false) if command.is_empty() => bail!("--health-cmd is empty"),
-        (Some(command), false) => HealthTest::Shell(command.clone()),
-        (None, false) if timing => HealthTest::Inherit,
-        (None, false) => return Ok(None),
-    };
-    Ok(Some(HealthCheck {
-        test,
-        interval: args.health_interval,
-        timeout: args.health_timeout,
-        start_period: args.health_start_period,
-        retries: args.health_retries,
-    }))
 }
 
 /// Variables of the files, then those of the flags; a later one replaces an earlier one of the
@@ -147,35 +93,6 @@ fn read_env_file(path: &Path) -> Result<Vec<String>> {
     env_file(&content, |name| std::env::var(name).ok())
         .map_err(anyhow::Error::msg)
         .with_context(|| format!("poorly formatted environment file {}", path.display()))
-}
-
-/// Splits a command at spaces, but for those in quotes or behind a backslash, as a shell does.
-fn words(text: &str) -> Result<Vec<String>> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match (c, quote) {
-            (c, Some(open)) if c == open => quote = None,
-            ('\\', None | Some('"')) => match chars.next() {
-                Some(next) => word.get_or_insert_default().push(next),
-                None => bail!("invalid entrypoint {text:?}: a backslash at the end"),
-            },
-            (c, Some(_)) => word.get_or_insert_default().push(c),
-            ('"' | '\'', None) => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (c, None) if c.is_whitespace() => words.extend(word.take()),
-            (c, None) => word.get_or_insert_default().push(c),
-        }
-    }
-    if quote.is_some() {
-        bail!("invalid entrypoint {text:?}: a quote is not closed");
-    }
-    words.extend(word);
-    Ok(words)
 }
 
 /// A name for a service that was given none: the image's, and a few random digits. The hasher's

@@ -8,6 +8,7 @@ mod daemon;
 mod install;
 mod node;
 mod service;
+mod settings;
 mod update;
 
 use std::path::PathBuf;
@@ -23,9 +24,10 @@ pub(crate) use node::{
     NodeCommand, NodeInspectArgs, NodeLsArgs, NodePsArgs, NodeRmArgs, NodeUpdateArgs,
 };
 pub(crate) use service::{
-    CreateArgs, RestartConditionArg, ScaleArgs, ServiceCommand, ServiceInspectArgs, ServiceLsArgs,
-    ServicePsArgs, ServiceRmArgs,
+    CreateArgs, ScaleArgs, ServiceCommand, ServiceInspectArgs, ServiceLsArgs, ServicePsArgs,
+    ServiceRmArgs,
 };
+pub(crate) use settings::{RestartConditionArg, ServiceFlags};
 pub(crate) use update::{RollbackFlags, ServiceRollbackArgs, ServiceUpdateArgs, UpdateFlags};
 
 /// Turns a handful of Linux hosts into one.

@@ -7,8 +7,8 @@ use swarmlet_core::model::{
     Constraint, FailureAction, FailureRatio, Mount, PortSpec, Protocol, UpdateConfig, UpdateOrder,
 };
 
-use super::RestartConditionArg;
-use crate::values::{duration, key_value, memory, mount, nano_cpus, port};
+use super::ServiceFlags;
+use crate::values::{duration, key_value, mount, port};
 
 /// How a service is updated.
 #[derive(Debug, Clone, Default, Args)]
@@ -233,9 +233,6 @@ pub(crate) struct ServiceUpdateArgs {
     /// Arguments for the image; split at spaces as a shell does
     #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
     pub(crate) args: Option<String>,
-    /// Number of tasks
-    #[arg(long, value_name = "N")]
-    pub(crate) replicas: Option<u32>,
     /// Replace every task although nothing else changes
     #[arg(long)]
     pub(crate) force: bool,
@@ -281,82 +278,8 @@ pub(crate) struct ServiceUpdateArgs {
     /// Remove a constraint on the nodes
     #[arg(long, value_name = "CONSTRAINT")]
     pub(crate) constraint_rm: Vec<Constraint>,
-    /// The most CPUs a task may use, 0 for no limit
-    #[arg(long, value_name = "CPUS", value_parser = nano_cpus)]
-    pub(crate) limit_cpu: Option<u64>,
-    /// The most memory a task may use, 0 for no limit
-    #[arg(long, value_name = "BYTES", value_parser = memory)]
-    pub(crate) limit_memory: Option<u64>,
-    /// CPUs that a node must have free for a task
-    #[arg(long, value_name = "CPUS", value_parser = nano_cpus)]
-    pub(crate) reserve_cpu: Option<u64>,
-    /// Memory that a node must have free for a task
-    #[arg(long, value_name = "BYTES", value_parser = memory)]
-    pub(crate) reserve_memory: Option<u64>,
-    /// When a task that ended is replaced
-    #[arg(long, value_enum, value_name = "CONDITION")]
-    pub(crate) restart_condition: Option<RestartConditionArg>,
-    /// Least time between the end of a task and its successor
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) restart_delay: Option<Duration>,
-    /// Most restarts within the window, 0 for no limit
-    #[arg(long, value_name = "N")]
-    pub(crate) restart_max_attempts: Option<u32>,
-    /// The time in which restarts are counted, 0s for ever
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) restart_window: Option<Duration>,
-    /// Time a task has to finish before it is killed
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) stop_grace_period: Option<Duration>,
-    /// Signal that asks a task to finish
-    #[arg(long, value_name = "SIGNAL")]
-    pub(crate) stop_signal: Option<String>,
-    /// Time that connections of a task have to end before it is stopped
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) drain_timeout: Option<Duration>,
-    /// Command that checks the health of a container
-    #[arg(long, value_name = "COMMAND")]
-    pub(crate) health_cmd: Option<String>,
-    /// Time between two checks
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) health_interval: Option<Duration>,
-    /// Time one check may take
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) health_timeout: Option<Duration>,
-    /// Failures do not count this long after the start
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(crate) health_start_period: Option<Duration>,
-    /// Failures in a row that make a container unhealthy
-    #[arg(long, value_name = "N")]
-    pub(crate) health_retries: Option<u32>,
-    /// Use no health check, not even the image's
-    #[arg(long)]
-    pub(crate) no_healthcheck: bool,
-    /// Host name of the containers
-    #[arg(long)]
-    pub(crate) hostname: Option<String>,
-    /// User and group to run as (NAME|UID[:GROUP|GID])
-    #[arg(short, long)]
-    pub(crate) user: Option<String>,
-    /// Working directory
-    #[arg(short, long, value_name = "PATH")]
-    pub(crate) workdir: Option<String>,
-    /// Replaces the image's entrypoint; split at spaces as a shell does
-    #[arg(long, value_name = "COMMAND")]
-    pub(crate) entrypoint: Option<String>,
     #[command(flatten)]
-    pub(crate) update_config: UpdateFlags,
-    #[command(flatten)]
-    pub(crate) rollback_config: RollbackFlags,
-    /// Send this machine's registry credentials to the nodes
-    #[arg(long)]
-    pub(crate) with_registry_auth: bool,
-    /// Return at once instead of waiting until the update is over
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-    /// Do not show progress
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
+    pub(crate) flags: ServiceFlags,
     /// Id, beginning of an id, or name
     #[arg(value_name = "SERVICE")]
     pub(crate) service: String,

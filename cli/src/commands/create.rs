@@ -19,7 +19,7 @@ use crate::spec::service_spec;
 /// What is to be said to the user.
 pub(super) async fn create(args: &CreateArgs, client: &Client) -> Result<ExitCode> {
     let mut spec = service_spec(args)?;
-    if args.with_registry_auth {
+    if args.flags.with_registry_auth {
         add_credentials(&mut spec).await?;
     }
     let request = v1::CreateServiceRequest {
@@ -27,9 +27,9 @@ pub(super) async fn create(args: &CreateArgs, client: &Client) -> Result<ExitCod
     };
     let answer = call(client.control().create_service(request)).await?;
     print(&format!("{}\n", answer.id))?;
-    if !args.detach {
+    if !args.flags.detach {
         let id = ServiceId::parse(&answer.id)?;
-        let show = if args.quiet {
+        let show = if args.flags.quiet {
             Show::Nothing
         } else {
             Show::Progress

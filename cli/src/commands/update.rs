@@ -23,7 +23,7 @@ const ATTEMPTS: u32 = 5;
 /// # Errors
 /// What is to be said to the user; that the update paused or was rolled back, too.
 pub(super) async fn update(args: &ServiceUpdateArgs, client: &Client) -> Result<ExitCode> {
-    let show = show(args.quiet);
+    let show = show(args.flags.quiet);
     if args.rollback {
         return roll_back_by_update(args, client, show).await;
     }
@@ -32,7 +32,7 @@ pub(super) async fn update(args: &ServiceUpdateArgs, client: &Client) -> Result<
         let services = client.services().await?;
         let service = resolve(&args.service, &services)?;
         let mut spec = edited(&service.spec, args)?;
-        if args.with_registry_auth {
+        if args.flags.with_registry_auth {
             add_credentials(&mut spec).await?;
         }
         let request = v1::UpdateServiceRequest {
@@ -47,7 +47,7 @@ pub(super) async fn update(args: &ServiceUpdateArgs, client: &Client) -> Result<
         }
     };
     print(&format!("{}\n", args.service))?;
-    if !args.detach {
+    if !args.flags.detach {
         progress::follow(client, &service.id, version, show, Wait::Update).await?;
     }
     Ok(ExitCode::SUCCESS)
@@ -93,7 +93,7 @@ async fn roll_back_by_update(
     }
     let args = ServiceRollbackArgs {
         check_version: args.check_version,
-        detach: args.detach,
+        detach: args.flags.detach,
         quiet: show == Show::Nothing,
         service: args.service.clone(),
     };

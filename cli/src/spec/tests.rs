@@ -1,8 +1,9 @@
 use std::time::Duration;
 
 use clap::Parser;
-use swarmlet_core::model::{MountKind, PortMode};
+use swarmlet_core::model::{HealthTest, MountKind, PortMode, RestartCondition, RestartPolicy};
 
+use super::settings::words;
 use super::*;
 use crate::args::{Cli, Command, ServiceCommand};
 
@@ -50,14 +51,11 @@ fn every_flag_finds_its_place() {
         spec.task.placement.constraints[0].to_string(),
         "node.labels.zone==a"
     );
-    assert_eq!(
-        spec.task.resources.limits,
-        resources(Some(1_500_000_000), Some(64 << 20))
-    );
-    assert_eq!(
-        spec.task.resources.reservations,
-        resources(Some(500_000_000), Some(32 << 20))
-    );
+    let resources = spec.task.resources;
+    assert_eq!(resources.limits.nano_cpus, 1_500_000_000);
+    assert_eq!(resources.limits.memory_bytes, 64 << 20);
+    assert_eq!(resources.reservations.nano_cpus, 500_000_000);
+    assert_eq!(resources.reservations.memory_bytes, 32 << 20);
     let container = spec.task.container().unwrap();
     assert_eq!(container.env, ["A=1", "B=2"]);
     assert_eq!(container.labels["x"], "y");

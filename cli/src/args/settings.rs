@@ -1,0 +1,105 @@
+//! What `service create` and `service update` have in common: each of these flags sets one field
+//! of the specification, or leaves it as it is.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::{RollbackFlags, UpdateFlags};
+use crate::values::{duration, memory, nano_cpus};
+
+/// Settings of a service. All of them are optional: a new service begins with the defaults, one
+/// that is updated with what it has.
+#[derive(Debug, Args)]
+pub(crate) struct ServiceFlags {
+    /// Number of tasks [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) replicas: Option<u32>,
+    /// The most CPUs a task may use, 0 for no limit
+    #[arg(long, value_name = "CPUS", value_parser = nano_cpus)]
+    pub(crate) limit_cpu: Option<u64>,
+    /// The most memory a task may use, 0 for no limit
+    #[arg(long, value_name = "BYTES", value_parser = memory)]
+    pub(crate) limit_memory: Option<u64>,
+    /// CPUs that a node must have free for a task
+    #[arg(long, value_name = "CPUS", value_parser = nano_cpus)]
+    pub(crate) reserve_cpu: Option<u64>,
+    /// Memory that a node must have free for a task
+    #[arg(long, value_name = "BYTES", value_parser = memory)]
+    pub(crate) reserve_memory: Option<u64>,
+    /// When a task that ended is replaced [default: any]
+    #[arg(long, value_enum, value_name = "CONDITION")]
+    pub(crate) restart_condition: Option<RestartConditionArg>,
+    /// Least time between the end of a task and its successor [default: 0s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) restart_delay: Option<Duration>,
+    /// Most restarts within the window, 0 for no limit [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) restart_max_attempts: Option<u32>,
+    /// The time in which restarts are counted, 0s for ever [default: 0s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) restart_window: Option<Duration>,
+    /// Time a task has to finish before it is killed [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) stop_grace_period: Option<Duration>,
+    /// Signal that asks a task to finish
+    #[arg(long, value_name = "SIGNAL")]
+    pub(crate) stop_signal: Option<String>,
+    /// Time that connections of a task have to end before it is stopped [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) drain_timeout: Option<Duration>,
+    /// Command that checks the health of a container
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) health_cmd: Option<String>,
+    /// Time between two checks
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) health_interval: Option<Duration>,
+    /// Time one check may take
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) health_timeout: Option<Duration>,
+    /// Failures do not count this long after the start
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) health_start_period: Option<Duration>,
+    /// Failures in a row that make a container unhealthy
+    #[arg(long, value_name = "N")]
+    pub(crate) health_retries: Option<u32>,
+    /// Use no health check, not even the image's
+    #[arg(long)]
+    pub(crate) no_healthcheck: bool,
+    /// Host name of the containers
+    #[arg(long)]
+    pub(crate) hostname: Option<String>,
+    /// User and group to run as (NAME|UID[:GROUP|GID])
+    #[arg(short, long)]
+    pub(crate) user: Option<String>,
+    /// Working directory
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) workdir: Option<String>,
+    /// Replaces the image's entrypoint; split at spaces as a shell does
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) entrypoint: Option<String>,
+    #[command(flatten)]
+    pub(crate) update_config: UpdateFlags,
+    #[command(flatten)]
+    pub(crate) rollback_config: RollbackFlags,
+    /// Send this machine's registry credentials to the nodes
+    #[arg(long)]
+    pub(crate) with_registry_auth: bool,
+    /// Return at once instead of waiting until it is done
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Do not show progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// Which ends of a task call for another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RestartConditionArg {
+    /// No end
+    None,
+    /// An end with a failure
+    OnFailure,
+    /// Every end
+    Any,
+}
