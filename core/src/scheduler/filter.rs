@@ -12,6 +12,9 @@ use crate::model::{Availability, Node, NodeState, RuntimeKind, Task};
 pub enum Refusal {
     /// It is not ready, or it is paused or drained.
     NotAvailable,
+    /// Its container engine does not answer: what runs there is unknown, and nothing can be
+    /// started.
+    Engine,
     /// The image is for the other runtime.
     Runtime,
     /// A constraint of the service does not hold.
@@ -26,6 +29,7 @@ impl Refusal {
     fn text(self) -> &'static str {
         match self {
             Self::NotAvailable => "not available for new tasks",
+            Self::Engine => "container engine does not answer",
             Self::Runtime => "unsupported runtime",
             Self::Constraint => "scheduling constraints not satisfied",
             Self::Resources => "insufficient resources",
@@ -77,6 +81,9 @@ pub(super) fn lasting(node: &Node, task: &Task) -> Result<(), Refusal> {
     if node.status.state != NodeState::Ready || node.spec.availability != Availability::Active {
         return Err(Refusal::NotAvailable);
     }
+    if !engine_answers(node) {
+        return Err(Refusal::Engine);
+    }
     if !runs(node.description.runtime, task) {
         return Err(Refusal::Runtime);
     }
@@ -112,6 +119,11 @@ pub(super) fn by_load(node: &Node, load: &Load, task: &Task) -> Result<(), Refus
         return Err(Refusal::HostPort);
     }
     Ok(())
+}
+
+/// A node without an engine has nothing that could be silent.
+fn engine_answers(node: &Node) -> bool {
+    node.description.runtime == RuntimeKind::Process || !node.description.engine_version.is_empty()
 }
 
 /// Whether a runtime can run the task's image. A path is never an image reference, and the

@@ -134,6 +134,36 @@ fn images_go_where_they_can_run() {
 }
 
 #[test]
+fn a_node_whose_engine_is_silent_gets_nothing_until_it_answers() {
+    let describe = |world: &mut World, number: u8, engine_version: &str| {
+        let mut description = node(number).description;
+        description.engine_version = engine_version.to_owned();
+        world.propose(vec![Command::DescribeNode {
+            id: node_id(number),
+            description: Box::new(description),
+        }]);
+    };
+    let mut world = World::new(2);
+    describe(&mut world, 1, "");
+    world.create(1, spec("ng", 4));
+    world.settle();
+    assert_eq!(world.spread(), [0, 4], "all are where an engine answers");
+
+    describe(&mut world, 2, "");
+    world.create(2, spec("api", 1));
+    world.settle();
+    assert_eq!(
+        reason(&world),
+        "no suitable node (container engine does not answer on 2 nodes)"
+    );
+    assert_eq!(world.spread(), [0, 4], "tasks that run stay where they are");
+
+    describe(&mut world, 1, "29.0");
+    world.settle();
+    assert!(world.state.tasks().all(|task| task.node.is_some()));
+}
+
+#[test]
 fn the_larger_free_share_wins_over_the_number_of_tasks() {
     let mut world = World::new(2);
     let mut large = node(2).description;
