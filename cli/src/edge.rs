@@ -2,11 +2,12 @@
 //!
 //! 0 is success, 1 an error, 2 a command line that makes no sense.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Command};
 use crate::client::{Client, warn_of_stale};
@@ -14,7 +15,7 @@ use crate::{commands, daemon, demo, install, output};
 
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -28,6 +29,21 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Reads a command line, and notes which settings of a daemon it names itself.
+fn parse(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Cli, clap::Error> {
+    let matches = Cli::command().try_get_matches_from(line)?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    let flags = match &mut cli.command {
+        Command::Init(args) => Some(&mut args.daemon),
+        Command::Join(args) => Some(&mut args.daemon),
+        _ => None,
+    };
+    if let (Some(flags), Some((_, matches))) = (flags, matches.subcommand()) {
+        flags.note_named(matches);
+    }
+    Ok(cli)
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
@@ -152,14 +168,42 @@ mod tests {
     }
 
     #[test]
+    fn settings_of_the_command_line_become_variables_of_the_daemon() {
+        let line = "swarmlet init --task-ports 21000-21999 --ingress-addr 10.0.0.1 \
+                    --ingress-addr ::1 --reserve-system-memory 512m --runtime docker";
+        let cli = parse(line.split_whitespace()).unwrap();
+        let Command::Init(args) = cli.command else {
+            panic!("{:?}", cli.command);
+        };
+        let variables: Vec<String> = args
+            .daemon
+            .named_environment()
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        assert_eq!(
+            variables,
+            [
+                "SWARMLET_INGRESS_ADDR=10.0.0.1,::1",
+                "SWARMLET_RUNTIME=docker",
+                "SWARMLET_TASK_PORTS=21000-21999",
+                "SWARMLET_RESERVE_SYSTEM_MEMORY=536870912",
+            ]
+        );
+        // What the daemon reads from them is what the flags said.
+        let flags = args.daemon.to_environment().len();
+        assert_eq!(flags, variables.len(), "nothing else was set");
+    }
+
+    #[test]
     fn mistakes_of_usage_are_one_line() {
         let line = ["swarmlet", "service", "create", "-p", "80:x", "i"];
-        let error = Cli::try_parse_from(line).unwrap_err();
+        let error = parse(line).unwrap_err();
         assert_eq!(
             first_paragraph(&error.to_string()),
             "error: invalid value '80:x' for '--publish <PORT>': invalid containerPort: x (see --help)"
         );
-        let error = Cli::try_parse_from(["swarmlet", "join", "host"]).unwrap_err();
+        let error = parse(["swarmlet", "join", "host"]).unwrap_err();
         assert_eq!(
             first_paragraph(&error.to_string()),
             "error: the following required arguments were not provided: --token <TOKEN> (see --help)"

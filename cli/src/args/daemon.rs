@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::parser::ValueSource;
 use clap::{Args, ValueEnum};
 use swarmlet_core::model::Availability;
 
@@ -155,6 +156,10 @@ pub(crate) struct DaemonFlags {
         hide_env_values = true
     )]
     pub(crate) raft_election: Option<(Duration, Duration)>,
+    /// Variables of those that stand on the command line itself; the others come from the
+    /// environment.
+    #[arg(skip)]
+    pub(crate) named: Vec<String>,
 }
 
 fn port_range(text: &str) -> Result<(u16, u16), String> {
@@ -226,6 +231,46 @@ impl DaemonFlags {
             .map(|(low, high)| format!("{}-{}", milliseconds(low), milliseconds(high)).into());
         add("--raft-election", election);
         args
+    }
+
+    /// The same settings as the daemon finds them in its environment: names and values.
+    pub(crate) fn to_environment(&self) -> Vec<(String, String)> {
+        let known = Self::augment_args(clap::Command::new("daemon"));
+        let mut environment: Vec<(String, String)> = Vec::new();
+        for pair in self.to_args().chunks_exact(2) {
+            let (flag, value) = (pair[0].to_string_lossy(), pair[1].to_string_lossy());
+            let argument = known
+                .get_arguments()
+                .find(|argument| argument.get_long() == flag.strip_prefix("--"));
+            let Some(name) = argument.and_then(|argument| argument.get_env()?.to_str()) else {
+                continue;
+            };
+            // A flag that may be given several times is one variable with commas.
+            match environment.iter_mut().find(|(known, _)| known == name) {
+                Some((_, values)) => *values = format!("{values},{value}"),
+                None => environment.push((name.to_owned(), value.into_owned())),
+            }
+        }
+        environment
+    }
+
+    /// Notes which settings stand on the command line that `matches` was read from.
+    pub(crate) fn note_named(&mut self, matches: &clap::ArgMatches) {
+        let known = Self::augment_args(clap::Command::new("daemon"));
+        self.named = known
+            .get_arguments()
+            .filter(|argument| {
+                matches.value_source(argument.get_id().as_str()) == Some(ValueSource::CommandLine)
+            })
+            .filter_map(|argument| argument.get_env()?.to_str().map(str::to_owned))
+            .collect();
+    }
+
+    /// The settings that stand on the command line itself, as variables.
+    pub(crate) fn named_environment(&self) -> Vec<(String, String)> {
+        let mut environment = self.to_environment();
+        environment.retain(|(name, _)| self.named.contains(name));
+        environment
     }
 }
 

@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{DaemonArgs, DaemonFlags};
 use crate::edge::many_threads;
 use node::Node;
+pub(crate) use settings::DEFAULT_DATA_DIR;
 use settings::Settings;
 use store::Layout;
 use view::{Phase, Views};

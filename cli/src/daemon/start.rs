@@ -14,6 +14,7 @@ use super::settings::data_dir;
 use super::store::{Layout, open_log};
 use crate::args::DaemonFlags;
 use crate::client::{Client, ClientError};
+use crate::install::settings;
 
 /// Time for a daemon to answer on its socket. It does so within tens of milliseconds, before
 /// it brings its node back.
@@ -48,11 +49,18 @@ pub(crate) enum Started {
 /// It cannot be started, or does not answer.
 pub(crate) async fn ensure(socket: &Path, flags: &DaemonFlags) -> Result<(Client, Started)> {
     match Client::connect(socket).await {
-        Ok(client) => return Ok((client, Started::Before)),
+        Ok(client) => {
+            warn_of_settings(flags);
+            return Ok((client, Started::Before));
+        }
         Err(ClientError::NoDaemon(_)) => {}
         Err(error) => return Err(error.into()),
     }
     if systemd_has_unit() {
+        // systemd starts the daemon without our flags and without our environment.
+        for line in settings::keep(&flags.to_environment())? {
+            eprintln!("Wrote {line} to {}.", settings::PATH);
+        }
         eprintln!("Starting the swarmlet daemon (systemctl start {UNIT}).");
         let status = Command::new("systemctl").arg("start").arg(UNIT).status();
         if !status.context("cannot run systemctl")?.success() {
@@ -76,6 +84,26 @@ pub(crate) async fn ensure(socket: &Path, flags: &DaemonFlags) -> Result<(Client
     })
     .await?;
     Ok((client, Started::Detached { pid }))
+}
+
+/// A daemon that runs has its settings, and is not restarted behind the user's back.
+fn warn_of_settings(flags: &DaemonFlags) {
+    let ignored = flags.named_environment();
+    if ignored.is_empty() {
+        return;
+    }
+    let lines = settings::lines(&ignored);
+    let remedy = if systemd_has_unit() {
+        format!(
+            "put {lines} into {} and run `systemctl restart {UNIT}`",
+            settings::PATH
+        )
+    } else {
+        format!("restart it with {lines} in its environment")
+    };
+    eprintln!(
+        "WARNING: the daemon runs already, and its own settings hold: to change them, {remedy}"
+    );
 }
 
 fn systemd_has_unit() -> bool {

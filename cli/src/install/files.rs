@@ -8,13 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::settings;
 use super::systemd::UNIT;
+use crate::daemon::DEFAULT_DATA_DIR;
 
 /// The unit as packages install it.
 const UNIT_TEXT: &str = include_str!("../../../packaging/swarmlet.service");
-
-/// The settings, all of them commented out.
-const SETTINGS_TEXT: &str = include_str!("../../../packaging/swarmlet.env");
 
 /// Where a package puts the program, and thus what the unit's text says.
 const PACKAGED_PROGRAM: &str = "/usr/bin/swarmlet";
@@ -26,8 +25,6 @@ const LOCAL_PROGRAM: &str = "/usr/local/bin/swarmlet";
 const PACKAGED_UNITS: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
 
 const UNITS: &str = "/etc/systemd/system";
-const SETTINGS: &str = "/etc/swarmlet/swarmlet.env";
-const DATA_DIR: &str = "/var/lib/swarmlet";
 const SOCKET_DIR: &str = "/run/swarmlet";
 
 /// All files, below a root.
@@ -83,9 +80,11 @@ impl Files {
     /// What an installation would write.
     pub(super) fn describe(&self, program: &Path) -> String {
         format!(
-            "# {}\n{}\n# {SETTINGS}\n{SETTINGS_TEXT}",
+            "# {}\n{}\n# {}\n{}",
             Path::new(UNITS).join(UNIT).display(),
-            unit_text(program)
+            unit_text(program),
+            settings::PATH,
+            settings::TEXT
         )
     }
 
@@ -119,11 +118,11 @@ impl Files {
     /// # Errors
     /// The system's, with the path.
     pub(super) fn place_settings(&self) -> Result<Change> {
-        let path = self.at(SETTINGS);
+        let path = self.at(settings::PATH);
         if path.exists() {
             return Ok(Change::Kept(path));
         }
-        place(path, SETTINGS_TEXT.as_bytes(), 0o644)
+        place(path, settings::TEXT.as_bytes(), 0o644)
     }
 
     fn unit(&self) -> PathBuf {
@@ -176,7 +175,7 @@ impl Files {
     /// # Errors
     /// The system's, with the path.
     pub(super) fn purge(&self, data_dir: &Path) -> Result<Vec<PathBuf>> {
-        let settings = self.at(SETTINGS);
+        let settings = self.at(settings::PATH);
         let mut removed = remove(&settings, |path| fs::remove_file(path))?;
         if let Some(directory) = settings.parent() {
             // Whatever else is in there is not ours.
@@ -188,7 +187,7 @@ impl Files {
 
     /// What an `uninstall` without `--purge` leaves.
     pub(super) fn kept(&self, data_dir: &Path) -> Vec<PathBuf> {
-        let all = [self.at(SETTINGS), data_dir.to_owned()];
+        let all = [self.at(settings::PATH), data_dir.to_owned()];
         all.into_iter().filter(|path| path.exists()).collect()
     }
 
@@ -197,13 +196,13 @@ impl Files {
     /// # Errors
     /// The settings cannot be read.
     pub(super) fn data_dir(&self) -> Result<PathBuf> {
-        let path = self.at(SETTINGS);
+        let path = self.at(settings::PATH);
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             read => read.with_context(|| format!("cannot read {}", path.display()))?,
         };
-        let chosen = setting(&text, "SWARMLET_DATA_DIR").unwrap_or(DATA_DIR);
-        Ok(self.at(chosen))
+        let chosen = settings::value(&text, "SWARMLET_DATA_DIR");
+        Ok(self.at(chosen.as_deref().unwrap_or(DEFAULT_DATA_DIR)))
     }
 }
 
@@ -212,23 +211,9 @@ fn unit_text(program: &Path) -> String {
     UNIT_TEXT.replace(&from, &format!("ExecStart={} ", program.display()))
 }
 
-/// The value of a variable in a file for systemd's `EnvironmentFile=`; the last line wins.
-fn setting<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let (_, value) = text
-        .lines()
-        .filter_map(|line| line.split_once('='))
-        .rfind(|(found, _)| found.trim() == name)?;
-    let value = value.trim();
-    let quoted = ['"', '\''].iter().find_map(|quote| {
-        let inner = value.strip_prefix(*quote)?;
-        inner.strip_suffix(*quote)
-    });
-    Some(quoted.unwrap_or(value)).filter(|value| !value.is_empty())
-}
-
 /// Writes a file whole or not at all, unless it is there already. A program that runs is
 /// replaced by another file, never written over.
-fn place(path: PathBuf, bytes: &[u8], mode: u32) -> Result<Change> {
+pub(super) fn place(path: PathBuf, bytes: &[u8], mode: u32) -> Result<Change> {
     let is_file = fs::symlink_metadata(&path)
         .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o7777 == mode);
     if is_file && fs::read(&path).is_ok_and(|found| found == bytes) {

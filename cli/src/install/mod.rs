@@ -6,6 +6,7 @@
 
 mod files;
 pub(crate) mod halt;
+pub(crate) mod settings;
 mod systemd;
 
 use std::path::{Path, PathBuf};

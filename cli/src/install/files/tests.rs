@@ -36,7 +36,11 @@ fn an_installation_is_repeatable_and_undone() {
     assert!(text.contains("\nExecStart=/usr/local/bin/swarmlet daemon\n"));
 
     fs::write(&own, "two").unwrap();
-    fs::write(files.at(SETTINGS), "SWARMLET_DATA_DIR=\"/srv/swarm\"\n").unwrap();
+    fs::write(
+        files.at(settings::PATH),
+        "SWARMLET_DATA_DIR=\"/srv/swarm\"\n",
+    )
+    .unwrap();
     let written = place().map(|change| change.is_one());
     assert_eq!(written, [true, false, false], "only the program is new");
     assert_eq!(fs::read(&installed).unwrap(), b"two");
@@ -46,9 +50,12 @@ fn an_installation_is_repeatable_and_undone() {
     let removed = files.remove_program_and_unit(Some(&program)).unwrap();
     assert_eq!(removed, [files.unit(), installed]);
     let data = files.data_dir().unwrap();
-    assert_eq!(files.kept(&data), [files.at(SETTINGS)]);
+    assert_eq!(files.kept(&data), [files.at(settings::PATH)]);
     fs::create_dir_all(&data).unwrap();
-    assert_eq!(files.purge(&data).unwrap(), [files.at(SETTINGS), data]);
+    assert_eq!(
+        files.purge(&data).unwrap(),
+        [files.at(settings::PATH), data]
+    );
     assert!(!dir.path().join("etc/swarmlet").exists());
 }
 
@@ -74,21 +81,6 @@ fn a_packages_program_is_used_where_it_is() {
 }
 
 #[test]
-fn settings_are_read_as_systemd_does() {
-    let check = |text: &str, expected: Option<&str>| {
-        assert_eq!(setting(text, "A"), expected, "{text:?}");
-    };
-    check("", None);
-    check("#A=1", None);
-    check("AB=1", None);
-    check("A=", None);
-    check("A=/x", Some("/x"));
-    check("A=1\nA = 2 ", Some("2"));
-    check("A='/a b'", Some("/a b"));
-    check("A=\"x", Some("\"x"));
-}
-
-#[test]
 fn every_setting_of_the_file_is_one_of_the_daemon() {
     use clap::CommandFactory;
     let command = crate::args::Cli::command();
@@ -99,7 +91,7 @@ fn every_setting_of_the_file_is_one_of_the_daemon() {
         .filter_map(|argument| argument.get_env()?.to_str())
         .chain(["SWARMLET_LOG"])
         .collect();
-    let named: Vec<_> = SETTINGS_TEXT
+    let named: Vec<_> = settings::TEXT
         .lines()
         .filter_map(|line| line.strip_prefix('#')?.split_once('='))
         .map(|(name, _)| name)
