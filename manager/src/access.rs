@@ -29,7 +29,7 @@ pub(crate) enum Callers {
 
 /// Every RPC that is served between nodes. `Local` is missing on purpose: it is served on the
 /// socket of its own machine only.
-const RULES: [(&str, Callers); 21] = [
+const RULES: [(&str, Callers); 22] = [
     ("/swarmlet.v1.Ca/Join", Callers::Anybody),
     ("/swarmlet.v1.Ca/Renew", Callers::Nodes),
     ("/swarmlet.v1.Control/CreateService", Callers::Managers),
@@ -49,6 +49,7 @@ const RULES: [(&str, Callers); 21] = [
     ("/swarmlet.v1.Peer/RemoveVoter", Callers::Managers),
     ("/swarmlet.v1.Peer/Report", Callers::Managers),
     ("/swarmlet.v1.Raft/Append", Callers::Managers),
+    ("/swarmlet.v1.Raft/PreVote", Callers::Managers),
     ("/swarmlet.v1.Raft/Snapshot", Callers::Managers),
     ("/swarmlet.v1.Raft/Vote", Callers::Managers),
 ];

@@ -27,6 +27,7 @@
 mod batch;
 mod contact;
 mod durable;
+mod election;
 mod error;
 mod log;
 mod machine;
@@ -67,6 +68,7 @@ pub use self::standing::Leadership;
 
 use self::batch::{Batcher, DEADLINE, from_fatal};
 use self::contact::Contacts;
+use self::election::{Election, Voter};
 use self::log::LogStore;
 use self::members::Members;
 use self::network::Network;
@@ -127,6 +129,7 @@ struct Inner {
     raft_id: u64,
     consensus: Consensus,
     contacts: Arc<Contacts>,
+    voter: Voter,
     batcher: Batcher,
     members: Members,
     space: Arc<Space>,
@@ -156,15 +159,19 @@ impl Raft {
         let patience = patience(&config);
         let contacts = Arc::new(Contacts::new(raft_id, patience));
         let network = Network::new(Arc::new(dialer), Arc::clone(&contacts));
-        let consensus = Consensus::new(raft_id, library, network, store, machine)
+        let (shortest, lease) = (library.election_timeout_min, library.election_timeout_max);
+        let consensus = Consensus::new(raft_id, library, network.clone(), store, machine)
             .await
             .map_err(failure)?;
+        let [shortest, lease] = [shortest, lease].map(Duration::from_millis);
+        let voter = Voter::new(consensus.clone(), Arc::clone(&contacts), lease);
 
         let stop = CancellationToken::new();
         let leadership = watch::Sender::new(Leadership::default());
         let inner = Inner {
             raft_id,
             contacts: Arc::clone(&contacts),
+            voter: voter.clone(),
             batcher: Batcher::start(consensus.clone(), stop.clone()),
             members: Members::new(consensus.clone(), Arc::clone(&contacts)),
             space: Space::watch(config.dir.clone(), stop.clone()),
@@ -173,6 +180,13 @@ impl Raft {
             stop: stop.clone(),
             consensus: consensus.clone(),
         };
+        let election = Election {
+            raft_id,
+            voter,
+            network,
+            pause: shortest..lease,
+        };
+        tokio::spawn(election.run(stop.clone()));
         tokio::spawn(standing::follow(
             consensus,
             contacts,
@@ -302,7 +316,11 @@ impl Raft {
     /// decided in front of it.
     #[must_use]
     pub fn service(&self) -> RaftServer<RaftService> {
-        let service = RaftService::new(self.inner.raft_id, self.inner.consensus.clone());
+        let service = RaftService::new(
+            self.inner.raft_id,
+            self.inner.consensus.clone(),
+            self.inner.voter.clone(),
+        );
         RaftServer::new(service)
             .max_decoding_message_size(server::MESSAGE_LIMIT_BYTES)
             .max_encoding_message_size(server::MESSAGE_LIMIT_BYTES)
@@ -378,8 +396,8 @@ fn library_config(config: &RaftConfig) -> Result<Config, RaftError> {
     let milliseconds = |duration: Duration| {
         u64::try_from(duration.as_millis()).map_err(|error| RaftError::Timings(error.to_string()))
     };
-    // The library lets the leader's lease pass, which is as long as its longest timeout, and
-    // only then waits for a timeout drawn at random: the silence is the sum of the two.
+    // The leader's lease, which the library takes to be as long as its longest timeout, has to
+    // pass, and then a pause drawn at random: the silence is the sum of the two.
     let heartbeat = milliseconds(config.heartbeat)?;
     let lease = milliseconds(config.election.1)? / 2;
     let shortest = milliseconds(config.election.0)?.saturating_sub(lease);
@@ -388,6 +406,8 @@ fn library_config(config: &RaftConfig) -> Result<Config, RaftError> {
         heartbeat_interval: heartbeat,
         election_timeout_min: shortest.max(heartbeat + 1),
         election_timeout_max: lease,
+        // It would stand for election without a look at who would vote: see `election`.
+        enable_elect: false,
         install_snapshot_timeout: milliseconds(SNAPSHOT_DEADLINE)?,
         snapshot_max_chunk_size: CHUNK_BYTES,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_every),

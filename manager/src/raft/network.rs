@@ -23,6 +23,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::contact::Contacts;
+use super::election::Question;
 use super::server::MESSAGE_LIMIT_BYTES;
 use super::types::{Peer, TypeConfig};
 use super::wire;
@@ -69,6 +70,7 @@ pub(crate) struct Client {
 #[derive(Clone, Copy)]
 enum Call {
     Append,
+    PreVote,
     Vote,
     Snapshot,
 }
@@ -106,6 +108,15 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 }
 
 impl Client {
+    /// Asks whether the manager would vote for this one; see [`super::election`].
+    pub(crate) async fn would_grant(
+        &self,
+        question: Question,
+        deadline: Duration,
+    ) -> Result<bool, RPCError<u64, Peer, RaftError<u64>>> {
+        self.call(Call::PreVote, question, deadline).await
+    }
+
     /// Sends one message and waits for the answer, at most as long as `deadline`.
     async fn call<Q, A, E>(
         &self,
@@ -144,6 +155,7 @@ impl Client {
         let answer = async {
             match call {
                 Call::Append => client.append(message).await,
+                Call::PreVote => client.pre_vote(message).await,
                 Call::Vote => client.vote(message).await,
                 Call::Snapshot => client.snapshot(message).await,
             }

@@ -3,11 +3,13 @@
 //! Who may call is decided in front of this service; here the caller is a manager of the
 //! cluster. Its bytes are still not trusted to decode.
 
+use openraft::error::RaftError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use swarmlet_proto::v1;
 use tonic::{Request, Response, Status};
 
+use super::election::Voter;
 use super::types::Consensus;
 use super::wire;
 
@@ -20,11 +22,16 @@ pub(crate) const MESSAGE_LIMIT_BYTES: usize = 16 << 20;
 pub struct RaftService {
     raft_id: u64,
     raft: Consensus,
+    voter: Voter,
 }
 
 impl RaftService {
-    pub(crate) fn new(raft_id: u64, raft: Consensus) -> Self {
-        Self { raft_id, raft }
+    pub(crate) fn new(raft_id: u64, raft: Consensus, voter: Voter) -> Self {
+        Self {
+            raft_id,
+            raft,
+            voter,
+        }
     }
 
     fn decode<T: DeserializeOwned>(&self, request: Request<v1::RaftMessage>) -> Result<T, Status> {
@@ -53,6 +60,15 @@ impl v1::raft_server::Raft for RaftService {
     ) -> Result<Response<v1::RaftMessage>, Status> {
         let message = self.decode(request)?;
         self.encode(&self.raft.append_entries(message).await)
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<v1::RaftMessage>,
+    ) -> Result<Response<v1::RaftMessage>, Status> {
+        let question = self.decode(request)?;
+        let answer = self.voter.would_grant(question).await;
+        self.encode(&answer.map_err(RaftError::<u64>::Fatal))
     }
 
     async fn vote(

@@ -2,6 +2,7 @@
 
 mod cluster;
 pub(super) mod commands;
+mod elections;
 mod faults;
 mod network;
 mod single;

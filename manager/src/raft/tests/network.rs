@@ -74,6 +74,13 @@ impl Network {
         });
     }
 
+    /// Cuts the way from one to the other; the way back stays open.
+    pub(super) fn cut_one_way(&self, from: SocketAddr, to: SocketAddr) {
+        self.inner.cut.send_modify(|cut| {
+            cut.insert((from, to));
+        });
+    }
+
     pub(super) fn heal(&self) {
         self.inner.cut.send_modify(BTreeSet::clear);
     }
