@@ -171,6 +171,12 @@ impl v1::raft_server::Raft for WhoCalls {
         Ok(Response::new(v1::RaftMessage { body }))
     }
 
+    async fn pre_vote(
+        &self,
+        _: Request<v1::RaftMessage>,
+    ) -> Result<Response<v1::RaftMessage>, Status> {
+        Err(Status::unimplemented("pre_vote"))
+    }
     async fn vote(&self, _: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
         Err(Status::unimplemented("not for this test"))
     }
