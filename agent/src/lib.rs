@@ -11,6 +11,7 @@
 
 mod agent;
 mod cause;
+mod check;
 mod description;
 mod ports;
 pub mod registry;

@@ -69,7 +69,7 @@ pub enum EndpointState {
 
 /// The table that follows from the tasks.
 ///
-/// An endpoint is a task that runs (and is healthy where there is a check), is not yet told
+/// An endpoint is a task that runs, has been healthy where there is a check, is not yet told
 /// to stop, and whose node is ready. A service that is being removed has no listener any more,
 /// so that its port is free at once.
 #[must_use]
@@ -126,9 +126,10 @@ fn endpoint(state: &State, task: &Task, port: &PortSpec) -> Option<Endpoint> {
             .and_then(|container| container.address)
             .map(|address| SocketAddr::new(address, port.target)),
         weight: WEIGHT,
+        // One whose checks fail keeps the connections that it has: they may well be served.
         state: match task.draining {
-            Some(_) => EndpointState::Draining,
-            None => EndpointState::Ready,
+            None if task.is_healthy() => EndpointState::Ready,
+            _ => EndpointState::Draining,
         },
     })
 }

@@ -13,6 +13,7 @@
 //! [`invariants`] what must hold after every step.
 
 pub mod apply;
+pub mod check;
 pub mod command;
 mod deadline;
 pub mod drain;

@@ -209,7 +209,7 @@ impl Update<'_> {
             let Some((old, new)) = change.pair() else {
                 continue;
             };
-            if new.status.state == TaskState::Running {
+            if new.is_healthy() {
                 rollout.stop.insert(change.number);
             } else if self.config.order == UpdateOrder::StartFirst {
                 if self.may_start(new) {
@@ -255,10 +255,10 @@ impl Update<'_> {
             };
             let cost = u64::from(self.is_healthy(old));
             let may_stop = cost == 0 || healthy > bounds.min;
-            let ready = self.is_prepared(new) || new.status.state == TaskState::Running;
+            let ready = self.is_prepared(new) || new.is_healthy();
             let blocked = self.is_blocked(new, old);
             let staged = new.desired < TaskState::Running;
-            if (new.status.state == TaskState::Running || blocked) && may_stop {
+            if (new.is_healthy() || blocked) && may_stop {
                 rollout.stop.insert(change.number);
                 healthy -= cost;
             } else if staged && !blocked && self.may_start(new) && total < bounds.max {
@@ -273,8 +273,7 @@ impl Update<'_> {
 
     fn is_healthy(&self, task: &Task) -> bool {
         let node = task.node.as_ref().and_then(|id| self.state.node(id));
-        task.status.state == TaskState::Running
-            && node.is_some_and(|node| node.status.state == NodeState::Ready)
+        task.is_healthy() && node.is_some_and(|node| node.status.state == NodeState::Ready)
     }
 
     fn may_start(&self, task: &Task) -> bool {
@@ -368,8 +367,7 @@ impl Update<'_> {
             let slot = change.slot;
             let runs = |new: &Task| {
                 let watched = new.status.at.after(self.config.monitor);
-                new.status.state == TaskState::Running
-                    && (!is_new(self.service, new) || watched <= self.now)
+                new.is_healthy() && (!is_new(self.service, new) || watched <= self.now)
             };
             let over = || {
                 slot.finished

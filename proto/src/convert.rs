@@ -3,6 +3,7 @@
 //! The way out cannot fail. The way in refuses whatever the model cannot hold, and says which
 //! field it was; nothing that a peer or a disk sends panics or turns into a default.
 
+mod check;
 mod cluster;
 mod command;
 mod container;

@@ -28,7 +28,8 @@ use swarmlet_core::model::{
 use swarmlet_core::orchestrator::restart_in_place;
 use tokio::time::Instant;
 
-use crate::runtime::{Container, ContainerState, Health, RuntimeError};
+use super::follow::Checked;
+use crate::runtime::{Container, ContainerState, RuntimeError};
 
 /// What to do with a task, one thing at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,9 @@ pub(super) struct Entry {
     /// Whether its container was said to have ended, and has not been looked at since.
     suspect: bool,
     /// How often it was started again in place.
-    attempt: u32,
+    pub(super) attempt: u32,
+    /// What the node's own check found last.
+    pub(super) checked: Option<Checked>,
     /// What the pause before the next restart in place grows from.
     history: RestartHistory,
     /// How long it had run when it ended.
@@ -121,6 +124,7 @@ impl Entry {
             seen: false,
             suspect: false,
             attempt: 0,
+            checked: None,
             history: task.restart,
             ran_for: Duration::ZERO,
             again: Again::Open,
@@ -155,6 +159,7 @@ impl Entry {
             seen: true,
             suspect: false,
             attempt: 0,
+            checked: None,
             history: RestartHistory::default(),
             ran_for: Duration::ZERO,
             again: Again::Never,
@@ -279,7 +284,8 @@ impl Entry {
         let serves = self.seen
             && !self.suspect
             && container.is_running()
-            && self.status.state == TaskState::Running;
+            && self.status.state == TaskState::Running
+            && !self.is_ejected();
         serves.then_some(container.address)
     }
 
@@ -438,11 +444,13 @@ impl Entry {
             self.container = Some(container);
             return;
         }
+        let ejected = self.is_ejected();
         self.status.container = Some(ContainerStatus {
             id: container.id.clone(),
             pid: container.pid,
             exit_code: exit_code(&container),
             address: container.address,
+            ejected,
         });
         self.status.ports.clone_from(&container.ports);
         if !self.is_leaving() {
@@ -451,39 +459,14 @@ impl Entry {
         self.container = Some(container);
     }
 
-    fn follow(&mut self, container: &Container, now: Timestamp) {
-        match &container.state {
-            ContainerState::Created => {}
-            ContainerState::Running(Health::Starting) => {
-                self.advance(TaskState::Starting, "starting", None, now);
-            }
-            ContainerState::Running(Health::Unchecked | Health::Healthy) => {
-                let message = match self.attempt {
-                    0 => "started".to_owned(),
-                    attempt => format!("started, again in place ({attempt})"),
-                };
-                self.advance(TaskState::Running, &message, None, now);
-            }
-            ContainerState::Running(Health::Unhealthy) => {
-                // Reported before it has stopped: the sooner the balancers know the better.
-                let error = Some("unhealthy container".to_owned());
-                self.end(TaskState::Failed, "failed", error, now);
-            }
-            ContainerState::Exited { code: 0, .. } => {
-                self.end(TaskState::Complete, "finished", None, now);
-            }
-            ContainerState::Exited { code, reason } => {
-                let mut error = format!("task: non-zero exit ({code})");
-                if let Some(reason) = reason {
-                    error = format!("{error}: {reason}");
-                }
-                self.end(TaskState::Failed, "failed", Some(error), now);
-            }
-        }
-    }
-
     /// A task ends once: what is found of its container afterwards changes nothing.
-    fn end(&mut self, state: TaskState, message: &str, error: Option<String>, now: Timestamp) {
+    pub(super) fn end(
+        &mut self,
+        state: TaskState,
+        message: &str,
+        error: Option<String>,
+        now: Timestamp,
+    ) {
         if !self.status.state.is_terminal() {
             if self.status.state == TaskState::Running {
                 self.ran_for = now.since(self.status.at);

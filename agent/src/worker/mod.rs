@@ -6,6 +6,7 @@
 //! decided in [`entry`]; here it is only carried out.
 
 mod entry;
+mod follow;
 mod handle;
 mod job;
 mod listing;
@@ -39,6 +40,7 @@ use self::entry::{Entry, Outcome, Step};
 use self::handle::Command;
 use self::job::Job;
 use crate::cause::chain;
+use crate::check::{Checker, Report};
 use crate::ports::Ports;
 use crate::runtime::{Container, Runtime, RuntimeError, RuntimeEvent, Scope};
 use crate::session::{Connection, random};
@@ -73,6 +75,9 @@ pub(crate) struct Worker {
     jobs: JoinSet<Done>,
     running: HashMap<Id, (TaskId, Step)>,
     aborts: BTreeMap<TaskId, AbortHandle>,
+    /// The checks that this node runs of its tasks.
+    checkers: BTreeMap<TaskId, Checker>,
+    reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     slots: Arc<Semaphore>,
     pulls: Arc<Semaphore>,
     /// Whether the runtime has been seen: before, nothing is started.
@@ -144,6 +149,9 @@ impl Worker {
             jobs: JoinSet::new(),
             running: HashMap::new(),
             aborts: BTreeMap::new(),
+            checkers: BTreeMap::new(),
+            // A health that changes is rare, and a checker can wait.
+            reports: mpsc::channel(16),
             slots: Arc::new(Semaphore::new(CONCURRENT_STEPS)),
             pulls: Arc::new(Semaphore::new(CONCURRENT_PULLS)),
             listed: false,
@@ -179,6 +187,7 @@ impl Worker {
                 () = stop.cancelled() => break,
                 Some(command) = self.commands.recv() => self.command(command),
                 Some(event) = events.next() => self.event(event),
+                Some(report) = self.reports.1.recv() => self.report(report),
                 Some(done) = self.jobs.join_next_with_id() => self.done(done),
                 _ = relist.tick() => self.list(),
                 // Its sender ends together with this worker.
@@ -262,6 +271,14 @@ impl Worker {
         }
     }
 
+    fn report(&mut self, report: Report) {
+        let Some(entry) = self.entries.get_mut(&report.task) else {
+            return;
+        };
+        tracing::info!(task = %report.task, health = ?report.health, reason = report.reason, "the health of a task changed");
+        entry.report(report, now());
+    }
+
     fn done(&mut self, done: Result<(Id, Done), JoinError>) {
         let (id, done) = match done {
             Ok((id, done)) => (id, Some(done)),
@@ -342,6 +359,16 @@ impl Worker {
         entry.settle(now());
         if alone && self.listed {
             entry.restart_in_place(now(), moment, random());
+        }
+        match entry.to_check(self.scope.advertise) {
+            None => drop(self.checkers.remove(id)),
+            Some(subject) => {
+                let known = self.checkers.get(id);
+                if known.is_none_or(|checker| checker.container != subject.container) {
+                    let checker = Checker::spawn(subject, self.reports.0.clone());
+                    self.checkers.insert(id.clone(), checker);
+                }
+            }
         }
         let found = entry.found_ports();
         if entry.container.as_ref().is_some_and(Container::is_running) {
@@ -471,6 +498,7 @@ impl Worker {
     fn forget(&mut self, id: &TaskId) {
         self.ports.release(id, now());
         self.entries.remove(id);
+        self.checkers.remove(id);
         self.published.remove(id);
         outbox::forget(&self.outbox, id);
         self.changed();

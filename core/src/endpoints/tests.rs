@@ -104,6 +104,28 @@ fn a_removed_service_has_no_listener() {
 }
 
 #[test]
+fn a_task_whose_checks_fail_gets_no_new_connections() {
+    let mut world = placed();
+    let task = world.members().remove(0);
+    let mut state_after = |ejected| {
+        let mut status = observed(&task, TaskState::Running);
+        status.container = Some(ContainerStatus {
+            ejected,
+            ..ContainerStatus::default()
+        });
+        world.ok(Command::ReportTask {
+            id: task.id.clone(),
+            by: Some(node_id(1)),
+            status: Box::new(status),
+        });
+        derive(&world.state).listeners[0].endpoints[0].state
+    };
+    assert_eq!(state_after(false), EndpointState::Ready);
+    assert_eq!(state_after(true), EndpointState::Draining);
+    assert_eq!(state_after(false), EndpointState::Ready);
+}
+
+#[test]
 fn the_way_on_the_own_node_is_the_containers_address() {
     let mut world = placed();
     let task = world.members().remove(0);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::check::{Check, UnhealthyAction};
 use super::service::Placement;
 use super::time::nanoseconds;
 
@@ -65,6 +66,10 @@ pub struct ContainerSpec {
     /// Replaces the image's health check.
     #[serde(rename = "Healthcheck")]
     pub health: Option<HealthCheck>,
+    /// The check that the node's agent runs from outside, besides `health`.
+    pub check: Option<Check>,
+    /// What happens when `health` or `check` fail of a container that ran.
+    pub unhealthy_action: UnhealthyAction,
     /// Credentials for the registry of `image`, for every pull on every node.
     #[serde(skip)]
     pub registry_auth: Option<RegistryAuth>,

@@ -4,6 +4,7 @@
 //! so that a Docker-compatible API and Compose files are translations and never a second
 //! model. `Serialize` gives Docker's names (`PascalCase`) for `inspect` and `--format json`.
 
+mod check;
 mod cluster;
 mod container;
 mod id;
@@ -15,6 +16,7 @@ mod time;
 mod update;
 mod validate;
 
+pub use check::{Check, InvalidProbe, Probe, UnhealthyAction};
 pub use cluster::{Cluster, ClusterSpec, JoinSecret, RootCa};
 pub use container::{
     ContainerSpec, HealthCheck, HealthTest, Mount, MountKind, RegistryAuth, ResourceRequirements,

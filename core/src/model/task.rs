@@ -70,6 +70,14 @@ impl Task {
         !self.status.state.is_terminal()
     }
 
+    /// Whether it runs and its checks, where it has some, pass.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        let ejected = |container: &ContainerStatus| container.ejected;
+        self.status.state == TaskState::Running
+            && !self.status.container.as_ref().is_some_and(ejected)
+    }
+
     /// Whether its slot counts on it: nobody has told it, or is about to tell it, to stop. It
     /// may have ended by itself nevertheless.
     #[must_use]
@@ -202,6 +210,8 @@ pub struct ContainerStatus {
     pub exit_code: Option<i32>,
     /// Its address on its own node, where it has one of its own.
     pub address: Option<IpAddr>,
+    /// Whether its checks fail while it runs on: it gets no connections.
+    pub ejected: bool,
 }
 
 /// A port of a running task as it can be reached.

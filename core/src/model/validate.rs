@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::check::{Check, InvalidProbe, Probe, is_path};
 use super::container::{ContainerSpec, Mount, MountKind, TaskSpec};
 use super::ports::{PortMode, PortSpec, Protocol};
 use super::service::ServiceSpec;
@@ -25,6 +26,12 @@ const MIN_MEMORY_BYTES: u64 = 6 << 20;
 
 /// The longest time that a setting may ask for; beyond it a number was mistyped.
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// More checks than ten a second of every task would be a load of their own.
+const MIN_CHECK: Duration = Duration::from_millis(100);
+
+/// The most results in a row that a threshold may ask for.
+const MAX_RESULTS: u32 = 100;
 
 /// More than twice is rarely of use; more than ten times is a mistyped number.
 const MAX_PERCENT: u32 = 1000;
@@ -50,6 +57,11 @@ impl ServiceSpec {
         duration("drain timeout", self.drain_timeout)?;
         self.task.validate()?;
         ports(&self.ports)?;
+        for container in &self.task.containers {
+            if let Some(check) = &container.check {
+                check_port(&check.probe, &self.ports)?;
+            }
+        }
         update("update", &self.update, self.mode.replicas())?;
         if self.rollback.failure_action == FailureAction::Rollback {
             return invalid(
@@ -117,6 +129,9 @@ impl ContainerSpec {
                 duration(what, value.unwrap_or_default())?;
             }
         }
+        if let Some(check) = &self.check {
+            check.validate()?;
+        }
         let mut targets = BTreeSet::new();
         for mount in &self.mounts {
             mount.validate()?;
@@ -125,6 +140,54 @@ impl ContainerSpec {
             }
         }
         Ok(())
+    }
+}
+
+impl Check {
+    fn validate(&self) -> Result<(), InvalidSpec> {
+        duration("check start period", self.start_period)?;
+        for (what, value) in [
+            ("check interval", self.interval),
+            ("check timeout", self.timeout),
+        ] {
+            duration(what, value)?;
+            if value < MIN_CHECK {
+                return invalid(format!(
+                    "{what} of {value:?} is too short: at least {MIN_CHECK:?}"
+                ));
+            }
+        }
+        for (what, value) in [("rise", self.rise), ("fall", self.fall)] {
+            if !(1..=MAX_RESULTS).contains(&value) {
+                return invalid(format!(
+                    "invalid check {what} {value}: expected 1 to {MAX_RESULTS}"
+                ));
+            }
+        }
+        match &self.probe {
+            Probe::Http { path, .. } if !is_path(path) => {
+                invalid(InvalidProbe(path.clone()).to_string())
+            }
+            Probe::Http { .. } | Probe::Tcp { .. } => Ok(()),
+        }
+    }
+}
+
+/// A check needs a way to the container that every runtime has, and that is a published port.
+fn check_port(probe: &Probe, ports: &[PortSpec]) -> Result<(), InvalidSpec> {
+    let targets = || {
+        let tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+        tcp.map(|port| port.target)
+    };
+    match probe.port() {
+        None if targets().next().is_none() => invalid(format!(
+            "the check {probe} has no port to ask: publish a TCP port with --publish"
+        )),
+        Some(port) if !targets().any(|target| target == port) => invalid(format!(
+            "the check {probe} asks port {port}, which is not published: publish it with \
+             --publish (mode=host does), or name one of the published ports"
+        )),
+        _ => Ok(()),
     }
 }
 

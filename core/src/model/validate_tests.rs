@@ -180,3 +180,51 @@ fn updates_that_could_never_move_are_refused() {
         Err("a rollback that fails can pause or continue, not roll back"),
     );
 }
+
+#[test]
+fn a_check_needs_a_published_port_and_sane_numbers() {
+    let asks = |probe: Probe, edit: fn(&mut Check)| {
+        move |spec: &mut ServiceSpec| {
+            spec.ports = vec![
+                port(53, 53, Protocol::Udp, PortMode::Host),
+                port(80, 8080, Protocol::Tcp, PortMode::Ingress),
+            ];
+            let mut check = Check::new(probe);
+            edit(&mut check);
+            spec.task.containers[0].check = Some(check);
+        }
+    };
+    let tcp = |port| Probe::Tcp { port };
+    check(asks(tcp(None), |_| {}), Ok(()));
+    check(asks(tcp(Some(8080)), |_| {}), Ok(()));
+    check(
+        asks(tcp(Some(53)), |_| {}),
+        Err(
+            "the check tcp 53 asks port 53, which is not published: publish it with --publish \
+             (mode=host does), or name one of the published ports",
+        ),
+    );
+    check(
+        |spec| {
+            asks(Probe::http("/up").unwrap(), |_| {})(spec);
+            spec.ports.clear();
+        },
+        Err("the check http /up has no port to ask: publish a TCP port with --publish"),
+    );
+    check(
+        asks(tcp(None), |check| check.rise = 0),
+        Err("invalid check rise 0: expected 1 to 100"),
+    );
+    check(
+        asks(tcp(None), |check| check.timeout = Duration::ZERO),
+        Err("check timeout of 0ns is too short: at least 100ms"),
+    );
+    let path = "/a b".to_owned();
+    check(
+        asks(Probe::Http { port: None, path }, |_| {}),
+        Err(
+            "invalid path \"/a b\" of a check: expected /PATH or PORT/PATH, such as /healthz or \
+             8080/healthz",
+        ),
+    );
+}

@@ -69,6 +69,8 @@ impl From<&ContainerSpec> for v1::ContainerSpec {
             registry_auth: spec.registry_auth.as_ref().map(|auth| v1::RegistryAuth {
                 header: auth.0.clone(),
             }),
+            check: spec.check.as_ref().map(Into::into),
+            unhealthy_action: v1::UnhealthyAction::from(spec.unhealthy_action).into(),
         }
     }
 }
@@ -91,6 +93,11 @@ impl TryFrom<v1::ContainerSpec> for ContainerSpec {
             stop_grace_period: Duration::from_nanos(message.stop_grace_period_ns),
             health: optional("health", message.health)?,
             registry_auth: message.registry_auth.map(|auth| RegistryAuth(auth.header)),
+            check: optional("check", message.check)?,
+            unhealthy_action: enumeration::<v1::UnhealthyAction, _>(
+                "unhealthy_action",
+                message.unhealthy_action,
+            )?,
         })
     }
 }

@@ -108,6 +108,7 @@ impl From<&ContainerStatus> for v1::ContainerStatus {
             pid: status.pid,
             exit_code: status.exit_code,
             address: status.address.map(|address| address.to_string()),
+            ejected: status.ejected,
         }
     }
 }
@@ -122,6 +123,7 @@ impl TryFrom<v1::ContainerStatus> for ContainerStatus {
             pid: message.pid,
             exit_code: message.exit_code,
             address: text.map(|text| address("address", text)).transpose()?,
+            ejected: message.ejected,
         })
     }
 }

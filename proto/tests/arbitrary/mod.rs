@@ -1,5 +1,6 @@
 //! Random values of every type of the model, each field of its own.
 
+mod check;
 pub(crate) mod commands;
 
 use std::net::{IpAddr, SocketAddr};
@@ -128,10 +129,13 @@ fn container() -> impl Strategy<Value = ContainerSpec> {
         duration(),
         option::of(health()),
         option::of(text().prop_map(RegistryAuth)),
+        option::of(check::check()),
+        check::unhealthy_action(),
     );
     (first, second).prop_map(|(first, second)| {
         let (image, entrypoint, args, env, labels, hostname, user) = first;
-        let (workdir, mounts, stop_signal, stop_grace_period, health, registry_auth) = second;
+        let (workdir, mounts, stop_signal, stop_grace_period, health, ..) = second;
+        let (.., registry_auth, check, unhealthy_action) = second;
         ContainerSpec {
             image,
             entrypoint,
@@ -146,6 +150,8 @@ fn container() -> impl Strategy<Value = ContainerSpec> {
             stop_grace_period,
             health,
             registry_auth,
+            check,
+            unhealthy_action,
         }
     })
 }
@@ -342,12 +348,14 @@ fn task_status() -> impl Strategy<Value = TaskStatus> {
         any::<u32>(),
         option::of(any::<i32>()),
         option::of(any::<IpAddr>()),
+        any::<bool>(),
     )
-        .prop_map(|(id, pid, exit_code, address)| ContainerStatus {
+        .prop_map(|(id, pid, exit_code, address, ejected)| ContainerStatus {
             id,
             pid,
             exit_code,
             address,
+            ejected,
         });
     let port = (any::<u16>(), any::<u16>(), protocol(), port_mode()).prop_map(
         |(target, host, protocol, mode)| TaskPort {

@@ -1,0 +1,146 @@
+//! One check.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, HOST, USER_AGENT};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use swarmlet_core::model::{Check, Probe};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Asks once; the error says in a few words what was asked and what came back.
+pub(super) async fn ask(address: SocketAddr, check: &Check) -> Result<(), String> {
+    let asked = async {
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|error| describe(&error))?;
+        match &check.probe {
+            Probe::Tcp { .. } => Ok(()),
+            Probe::Http { path, .. } => get(stream, address, path).await,
+        }
+    };
+    let result = match timeout(check.timeout, asked).await {
+        Ok(result) => result,
+        Err(_) => Err(format!("no answer within {:?}", check.timeout)),
+    };
+    result.map_err(|reason| format!("check {}: {reason}", check.probe))
+}
+
+/// The kind of an error, without the number that the system adds.
+fn describe(error: &std::io::Error) -> String {
+    error.kind().to_string()
+}
+
+async fn get(stream: TcpStream, address: SocketAddr, path: &str) -> Result<(), String> {
+    let failed = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(failed)?;
+    let request = Request::get(path)
+        .header(HOST, address.to_string())
+        .header(USER_AGENT, concat!("swarmlet/", env!("CARGO_PKG_VERSION")))
+        .header(CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    // Both end with this function: the connection is driven only until the head has arrived.
+    let response = tokio::select! {
+        response = sender.send_request(request) => response.map_err(failed)?,
+        ended = connection => match ended {
+            Ok(()) => return Err("the connection ended without an answer".to_owned()),
+            Err(error) => return Err(failed(error)),
+        },
+    };
+    match response.status() {
+        status if status.is_success() || status.is_redirection() => Ok(()),
+        status => Err(format!("status {}", text(status))),
+    }
+}
+
+fn text(status: StatusCode) -> String {
+    status.as_u16().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Asks a server that answers each connection with these bytes, and keeps it open where
+    /// there are none.
+    async fn answered(probe: Probe, answer: &'static [u8]) -> Result<(), String> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let read = stream.read(&mut request).await.unwrap();
+            if answer.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            stream.write_all(answer).await.unwrap();
+            String::from_utf8_lossy(&request[..read]).into_owned()
+        });
+        let mut check = Check::new(probe);
+        check.timeout = Duration::from_millis(500);
+        let result = ask(address, &check).await;
+        if !answer.is_empty() {
+            let request = server.await.unwrap();
+            let expected = format!("GET /up HTTP/1.1\r\nhost: {address}\r\n");
+            assert!(request.starts_with(&expected), "{request}");
+        }
+        result
+    }
+
+    fn http() -> Probe {
+        Probe::http("/up").unwrap()
+    }
+
+    fn fails(reason: &str) -> Result<(), String> {
+        Err(format!("check http /up: {reason}"))
+    }
+
+    #[tokio::test]
+    async fn a_status_below_400_passes() {
+        let answer = |line| answered(http(), line);
+        assert_eq!(answer(b"HTTP/1.1 204 No Content\r\n\r\n").await, Ok(()));
+        assert_eq!(
+            answer(b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n").await,
+            Ok(())
+        );
+        assert_eq!(
+            answer(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").await,
+            fails("status 503")
+        );
+        assert_eq!(
+            answer(b"HTTP/1.1 404 Not Found\r\n\r\n").await,
+            fails("status 404")
+        );
+        assert!(answer(b"SSH-2.0-OpenSSH\r\n").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn silence_fails_after_the_timeout() {
+        assert_eq!(answered(http(), b"").await, fails("no answer within 500ms"));
+    }
+
+    #[tokio::test]
+    async fn a_port_that_accepts_passes_and_a_closed_one_fails() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let check = Check::new(Probe::Tcp { port: None });
+        assert_eq!(ask(address, &check).await, Ok(()));
+        drop(listener);
+        assert_eq!(
+            ask(address, &check).await,
+            Err("check tcp: connection refused".to_owned())
+        );
+    }
+}
