@@ -3,7 +3,9 @@
 //! | path | answer |
 //! |---|---|
 //! | any | host name, and what the request looked like |
-//! | `/health` | `ok` |
+//! | `/health` | `ok`, with the status that was set last |
+//! | `/health?set=N&ms=M` | `ok`; for M milliseconds `/health` has status N, and no answer where N is 0 |
+//! | `/status?code=N` | as any, with status N |
 //! | `/slow?ms=N` | the same as any, after N milliseconds |
 //! | `/exit?code=N` | none: the process exits with code N |
 //!
@@ -13,6 +15,8 @@ use std::convert::Infallible;
 use std::env;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +24,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -82,6 +86,7 @@ pub async fn serve(port: Option<u16>) -> io::Result<()> {
 pub async fn serve_on(listener: TcpListener, hostname: String, stop: impl Future<Output = ()>) {
     let server = hyper::server::conn::http1::Builder::new();
     let connections = GracefulShutdown::new();
+    let status = Arc::new(AtomicU16::new(200));
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -97,7 +102,9 @@ pub async fn serve_on(listener: TcpListener, hostname: String, stop: impl Future
             }
         };
         let hostname = hostname.clone();
-        let service = service_fn(move |request| answer(request, hostname.clone(), peer));
+        let status = status.clone();
+        let service =
+            service_fn(move |request| answer(request, hostname.clone(), peer, status.clone()));
         let connection = connections.watch(server.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -118,10 +125,11 @@ async fn answer(
     request: Request<Incoming>,
     hostname: String,
     peer: SocketAddr,
+    status: Arc<AtomicU16>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let number = |name: &str| parameter(request.uri().query().unwrap_or_default(), name);
     match request.uri().path() {
-        "/health" => return Ok(text("ok\n".to_owned())),
+        "/health" => return Ok(health(number("set"), number("ms"), status).await),
         "/slow" => {
             let delay = Duration::from_millis(number("ms").unwrap_or(1000));
             tokio::time::sleep(delay.min(MAX_DELAY)).await;
@@ -137,11 +145,40 @@ async fn answer(
         .get(HOST)
         .and_then(|host| host.to_str().ok())
         .unwrap_or("-");
-    Ok(text(format!(
+    let mut response = text(format!(
         "{hostname}\nHostname: {hostname}\nRemote: {peer}\nHost: {host}\nRequest: {} {}\n",
         request.method(),
         request.uri()
-    )))
+    ));
+    if request.uri().path() == "/status" {
+        let code = number("code").and_then(|code| u16::try_from(code).ok());
+        let status = code.and_then(|code| StatusCode::from_u16(code).ok());
+        *response.status_mut() = status.unwrap_or(StatusCode::BAD_REQUEST);
+    }
+    Ok(response)
+}
+
+/// Answers as it was told to, so that a check can be watched as it turns.
+async fn health(
+    set: Option<u64>,
+    ms: Option<u64>,
+    status: Arc<AtomicU16>,
+) -> Response<Full<Bytes>> {
+    let mut response = text("ok\n".to_owned());
+    if let Some(set) = set {
+        status.store(u16::try_from(set).unwrap_or(500), Ordering::Relaxed);
+        let time = ms.map_or(MAX_DELAY, Duration::from_millis).min(MAX_DELAY);
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            status.store(200, Ordering::Relaxed);
+        });
+        return response;
+    }
+    match status.load(Ordering::Relaxed) {
+        0 => tokio::time::sleep(MAX_DELAY).await,
+        code => *response.status_mut() = StatusCode::from_u16(code).unwrap_or_default(),
+    }
+    response
 }
 
 fn text(body: String) -> Response<Full<Bytes>> {

@@ -51,6 +51,32 @@ async fn the_first_line_is_the_host_name() {
     );
 }
 
+/// The status line of one answer.
+async fn status(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn it_can_be_told_to_be_unwell() {
+    let (address, _stop, _serving) = server().await;
+    let path = "/status?code=404";
+    assert_eq!(status(address, path).await, "HTTP/1.0 404 Not Found");
+    assert_eq!(status(address, "/health").await, "HTTP/1.0 200 OK");
+    let path = "/health?set=503&ms=300000";
+    assert_eq!(status(address, path).await, "HTTP/1.0 200 OK");
+    let unwell = "HTTP/1.0 503 Service Unavailable";
+    assert_eq!(status(address, "/health").await, unwell);
+    status(address, "/health?set=503&ms=0").await;
+    while status(address, "/health").await == unwell {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_slow_answer_holds_up_nobody_and_is_finished() {
     let (address, stop, serving) = server().await;

@@ -1,6 +1,7 @@
 //! Arguments of `service create` → what is asked of the cluster; those of `service update` are
 //! in [`edit`], and what both have in common in [`settings`].
 
+mod check;
 mod edit;
 mod settings;
 

@@ -3,6 +3,8 @@
 // Helpers of tests are no tests by clippy's rules; a panic here is a failed test all the same.
 #![allow(clippy::unwrap_used)]
 
+// Shared with the other loopback tests, which use the rest of it.
+#[allow(dead_code)]
 #[path = "loopback/cluster.rs"]
 mod cluster;
 #[path = "loopback/supervisor.rs"]

@@ -46,15 +46,14 @@ async fn get(stream: TcpStream, address: SocketAddr, path: &str) -> Result<(), S
         .header(CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;
-    // Both end with this function: the connection is driven only until the head has arrived.
+    let mut response = std::pin::pin!(sender.send_request(request));
+    // The connection is driven until the head has arrived, and ends with this function. Where
+    // it ends by itself the answer says why, or is there all the same.
     let response = tokio::select! {
-        response = sender.send_request(request) => response.map_err(failed)?,
-        ended = connection => match ended {
-            Ok(()) => return Err("the connection ended without an answer".to_owned()),
-            Err(error) => return Err(failed(error)),
-        },
+        response = &mut response => response,
+        _ended = connection => response.await,
     };
-    match response.status() {
+    match response.map_err(failed)?.status() {
         status if status.is_success() || status.is_redirection() => Ok(()),
         status => Err(format!("status {}", text(status))),
     }

@@ -94,10 +94,15 @@ impl Entry {
 
     /// One that never ran is of no use to anybody; one that did is treated as its service says.
     fn unhealthy(&mut self, reason: Option<String>, now: Timestamp) {
-        let mut error = "unhealthy container".to_owned();
-        if let Some(reason) = reason {
-            error = format!("{error}: {reason}");
-        }
+        let error = match reason {
+            Some(reason) => format!("unhealthy container: {reason}"),
+            None => "unhealthy container".to_owned(),
+        };
+        // What was said before this agent was started may have been more.
+        let error = match &self.status.error {
+            Some(known) if self.is_ejected() && known.starts_with(&error) => known.clone(),
+            _ => error,
+        };
         let ran = self.status.state == TaskState::Running;
         if ran && self.unhealthy_action() == UnhealthyAction::Eject {
             self.eject(true);
@@ -170,3 +175,7 @@ impl Entry {
         Some(SocketAddr::new(advertise, host.host))
     }
 }
+
+#[cfg(test)]
+#[path = "follow_tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{RollbackFlags, UpdateFlags};
+use super::{CheckFlags, RollbackFlags, UpdateFlags};
 use crate::values::{duration, memory, nano_cpus};
 
 /// Settings of a service. All of them are optional: a new service begins with the defaults, one
@@ -78,6 +78,8 @@ pub(crate) struct ServiceFlags {
     /// Replaces the image's entrypoint; split at spaces as a shell does
     #[arg(long, value_name = "COMMAND")]
     pub(crate) entrypoint: Option<String>,
+    #[command(flatten)]
+    pub(crate) check: CheckFlags,
     #[command(flatten)]
     pub(crate) update_config: UpdateFlags,
     #[command(flatten)]

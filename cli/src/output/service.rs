@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use swarmlet_core::model::{PortMode, PortSpec, Service, Task, TaskState, Timestamp};
+use swarmlet_core::model::{
+    Check, PortMode, PortSpec, Service, Task, TaskState, Timestamp, UnhealthyAction,
+};
 
 use super::{Row, ago, natural};
 
@@ -86,6 +88,14 @@ fn row(service: &Service, tasks: &[Task]) -> ServiceRow {
     }
 }
 
+/// `http /up every 2s, timeout 1s, rise 2, fall 3, start period 60s`.
+fn check_line(check: &Check) -> String {
+    format!(
+        "{} every {:?}, timeout {:?}, rise {}, fall {}, start period {:?}",
+        check.probe, check.interval, check.timeout, check.rise, check.fall, check.start_period
+    )
+}
+
 /// `*:8080->80/tcp`.
 fn published(port: &PortSpec) -> String {
     format!("*:{}->{}/{}", port.published, port.target, port.protocol)
@@ -138,6 +148,15 @@ pub(crate) fn pretty_service(service: &Service, now: Timestamp) -> String {
         }
         if !container.env.is_empty() {
             line(" Env:", &container.env.join(" "));
+        }
+        if let Some(check) = &container.check {
+            line(" Check:", &check_line(check));
+        }
+        if container.unhealthy_action != UnhealthyAction::default() {
+            line(
+                " Unhealthy action:",
+                &container.unhealthy_action.to_string(),
+            );
         }
         for mount in &container.mounts {
             line(" Mount:", &format!("{} -> {}", mount.source, mount.target));

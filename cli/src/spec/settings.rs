@@ -5,6 +5,7 @@ use swarmlet_core::model::{
     ContainerSpec, HealthCheck, HealthTest, RestartCondition, ServiceMode, ServiceSpec, TaskSpec,
 };
 
+use super::check::set_check;
 use crate::args::{RestartConditionArg, ServiceFlags};
 
 /// Sets each field that was given, and leaves the others.
@@ -57,7 +58,8 @@ fn set_container(container: &mut ContainerSpec, flags: &ServiceFlags) -> Result<
             *field = Some(value.clone()).filter(|value| !value.is_empty());
         }
     }
-    set_health(container, flags)
+    set_health(container, flags)?;
+    set_check(container, &flags.check)
 }
 
 fn set_health(container: &mut ContainerSpec, flags: &ServiceFlags) -> Result<()> {

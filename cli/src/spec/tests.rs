@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use clap::Parser;
-use swarmlet_core::model::{HealthTest, MountKind, PortMode, RestartCondition, RestartPolicy};
+use swarmlet_core::model::{
+    Check, HealthTest, MountKind, PortMode, Probe, RestartCondition, RestartPolicy,
+};
 
 use super::settings::words;
 use super::*;
@@ -152,6 +154,38 @@ fn health_flags_agree() {
     assert_eq!(
         health(&["--no-healthcheck", "--health-timeout=1s"]),
         conflict
+    );
+}
+
+#[test]
+fn check_flags_agree() {
+    let check = |line: &[&str]| {
+        let line: Vec<_> = line
+            .iter()
+            .chain(&["-p=80:80", "whoami"])
+            .copied()
+            .collect();
+        spec(&line).map(|spec| spec.task.containers[0].check.clone())
+    };
+    let tcp = |port| Some(Check::new(Probe::Tcp { port }));
+    assert_eq!(check(&[]), Ok(None));
+    assert_eq!(check(&["--check-tcp"]), Ok(tcp(None)));
+    assert_eq!(check(&["--check-tcp=80"]), Ok(tcp(Some(80))));
+    assert_eq!(
+        check(&["--check-http=/up", "--check-rise=1", "--check-fall=5"]),
+        Ok(Some(Check {
+            rise: 1,
+            fall: 5,
+            ..Check::new(Probe::http("/up").unwrap())
+        }))
+    );
+    assert_eq!(
+        check(&["--check-rise=1"]),
+        Err("there is no check to time: name one with --check-http or --check-tcp".to_owned())
+    );
+    assert_eq!(
+        check(&["--no-check", "--check-rise=1"]),
+        Err("--no-check conflicts with --check-* options".to_owned())
     );
 }
 

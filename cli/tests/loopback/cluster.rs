@@ -235,6 +235,11 @@ impl Cluster {
         Ok(body.lines().next().unwrap_or_default().to_owned())
     }
 
+    /// What a task answers on a published port.
+    pub(crate) fn get(&self, node: usize, port: u16, path: &str) -> String {
+        get((Self::ip(node), port).into(), path).unwrap()
+    }
+
     /// A page of the node itself.
     pub(crate) fn page(&self, node: usize, path: &str) -> String {
         get((Self::ip(node), self.http_port).into(), path).unwrap()

@@ -112,6 +112,13 @@ fn every_flag_finds_its_place() {
         "--health-timeout=2s",
         "--health-start-period=3s",
         "--health-retries=4",
+        "--check-http=80/up",
+        "--check-interval=3s",
+        "--check-timeout=2s",
+        "--check-rise=1",
+        "--check-fall=2",
+        "--check-start-period=5s",
+        "--unhealthy-action=eject",
         "--hostname=h",
         "--user=u",
         "--workdir=/w",
@@ -127,15 +134,15 @@ fn every_flag_finds_its_place() {
         "--rollback-failure-action=continue",
     ];
     let mut with: Vec<&str> = settings.to_vec();
-    with.push("i");
-    check(&["i"], &settings, &with);
+    with.extend(["-p=80:80", "i"]);
+    check(&["-p=80:80", "i"], &settings, &with);
     check(&with, &["--no-healthcheck", "--health-cmd="][..1], &{
         let mut line: Vec<&str> = settings
             .iter()
             .copied()
             .filter(|flag| !flag.starts_with("--health"))
             .collect();
-        line.extend(["--no-healthcheck", "i"]);
+        line.extend(["--no-healthcheck", "-p=80:80", "i"]);
         line
     });
 }
