@@ -173,6 +173,19 @@ struct InfoRow {
     #[serde(rename = "PID")]
     pid: u32,
     version: String,
+    /// For whoever compares managers: a table has no room for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raft: Option<RaftRow>,
+}
+
+/// How far a manager's copy of the state has come.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct RaftRow {
+    term: u64,
+    applied_index: u64,
+    #[serde(rename = "StateSHA256")]
+    state_sha256: String,
 }
 
 impl Row for InfoRow {
@@ -212,6 +225,11 @@ pub(crate) async fn info(args: &InfoArgs, client: &Client) -> Result<()> {
         runtime: info.runtime,
         pid: info.pid,
         version: info.program_version,
+        raft: info.raft.map(|raft| RaftRow {
+            term: raft.term,
+            applied_index: raft.applied_index,
+            state_sha256: raft.state_sha256,
+        }),
     };
     let style = match args.format {
         Format::Table => Style::Table,

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use axum::routing::any;
 use swarmlet_core::model::{Availability, ClusterSpec, InvalidAvailability};
+use swarmlet_manager::Manager;
+use swarmlet_manager::raft::state_hash;
 use swarmlet_proto::v1;
 use swarmlet_proto::v1::local_server::{Local, LocalServer};
 use tonic::service::Routes;
@@ -56,6 +58,9 @@ impl Local for LocalService {
             runtime: text(&|active| active.runtime.to_string()),
             pid: std::process::id(),
             program_version: env!("CARGO_PKG_VERSION").to_owned(),
+            raft: active
+                .and_then(|active| active.manager.as_ref())
+                .map(raft_info),
         }))
     }
 
@@ -106,6 +111,17 @@ impl Local for LocalService {
         let daemon = self.daemon.clone();
         spawned(async move { daemon.leave(force).await }).await?;
         Ok(Response::new(v1::LeaveResponse {}))
+    }
+}
+
+/// How far a manager's copy of the state has come.
+fn raft_info(manager: &Manager) -> v1::RaftInfo {
+    let state = manager.state();
+    let hash = state_hash(&state);
+    v1::RaftInfo {
+        term: manager.raft().watch_leadership().borrow().term,
+        applied_index: state.version().0,
+        state_sha256: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
     }
 }
 

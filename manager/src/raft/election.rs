@@ -85,6 +85,13 @@ impl Voter {
         Ok(position.would_grant(question, self.lease))
     }
 
+    /// For how long the leader that this manager follows has not been heard of; `None` where
+    /// it follows nobody.
+    pub(crate) async fn silence(&self) -> Result<Option<Duration>, Fatal<u64>> {
+        let position = self.position().await?;
+        Ok(position.vote.is_committed().then_some(position.silence))
+    }
+
     async fn position(&self) -> Result<Position, Fatal<u64>> {
         let read =
             |state: &RaftState<u64, Peer, Instant>| (*state.vote_ref(), state.vote_last_modified());

@@ -73,7 +73,7 @@ use self::log::LogStore;
 use self::members::Members;
 use self::network::Network;
 use self::space::Space;
-use self::standing::Office;
+use self::standing::{Follow, Office};
 use self::storage::Expect;
 use self::types::{Consensus, Peer};
 
@@ -182,18 +182,19 @@ impl Raft {
         };
         let election = Election {
             raft_id,
-            voter,
+            voter: voter.clone(),
             network,
             pause: shortest..lease,
         };
         tokio::spawn(election.run(stop.clone()));
-        tokio::spawn(standing::follow(
-            consensus,
+        let follow = Follow {
+            raft: consensus,
             contacts,
-            config.heartbeat,
-            leadership,
-            stop,
-        ));
+            voter,
+            heartbeat: config.heartbeat,
+            patience: config.election.1,
+        };
+        tokio::spawn(standing::follow(follow, leadership, stop));
         Ok(Self {
             inner: Arc::new(inner),
         })

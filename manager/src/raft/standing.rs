@@ -10,6 +10,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::contact::Contacts;
+use super::election::Voter;
 use super::error::Leader;
 use super::types::{Consensus, Peer};
 
@@ -98,19 +99,30 @@ fn find(metrics: &Metrics, raft_id: u64) -> Option<Leader> {
     })
 }
 
+/// What [`follow`] needs to know who leads.
+pub(crate) struct Follow {
+    pub(crate) raft: Consensus,
+    pub(crate) contacts: Arc<Contacts>,
+    pub(crate) voter: Voter,
+    /// How often the leader is heard of.
+    pub(crate) heartbeat: Duration,
+    /// After so much silence a leader is none that this manager knows.
+    pub(crate) patience: Duration,
+}
+
 /// Keeps `leadership` up to date until `stop`.
 ///
 /// The library tells of elections; that the others have fallen silent shows in nothing but
-/// the passing of time, so the clock is asked as well.
+/// the passing of time, so the clock is asked as well. That goes for a follower, too: as it
+/// stands for election only where it can win, its term may stay that of a leader that it does
+/// not hear any more.
 pub(crate) async fn follow(
-    raft: Consensus,
-    contacts: Arc<Contacts>,
-    every: Duration,
+    this: Follow,
     leadership_out: watch::Sender<Leadership>,
     stop: CancellationToken,
 ) {
-    let mut metrics = raft.metrics();
-    let mut clock = tokio::time::interval(every);
+    let mut metrics = this.raft.metrics();
+    let mut clock = tokio::time::interval(this.heartbeat);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -120,7 +132,13 @@ pub(crate) async fn follow(
             },
             _ = clock.tick() => {}
         }
-        let now = leadership(&metrics.borrow_and_update(), &contacts);
+        let Ok(silence) = this.voter.silence().await else {
+            return;
+        };
+        let mut now = leadership(&metrics.borrow_and_update(), &this.contacts);
+        if !now.is_self && silence.is_none_or(|silence| silence > this.patience) {
+            now.leader = None;
+        }
         leadership_out.send_if_modified(|before| {
             let changed = *before != now;
             if changed {

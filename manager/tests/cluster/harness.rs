@@ -316,7 +316,7 @@ pub(crate) fn description(hostname: &str) -> NodeDescription {
             memory_bytes: 8 << 30,
         },
         runtime: RuntimeKind::Docker,
-        engine_version: String::new(),
+        engine_version: "27.0".to_owned(),
         engine_labels: Default::default(),
         task_ports: (20000, 29999),
         schema: Cluster::SCHEMA,

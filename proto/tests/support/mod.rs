@@ -175,8 +175,9 @@ impl v1::raft_server::Raft for WhoCalls {
         &self,
         _: Request<v1::RaftMessage>,
     ) -> Result<Response<v1::RaftMessage>, Status> {
-        Err(Status::unimplemented("pre_vote"))
+        Err(Status::unimplemented("not for this test"))
     }
+
     async fn vote(&self, _: Request<v1::RaftMessage>) -> Result<Response<v1::RaftMessage>, Status> {
         Err(Status::unimplemented("not for this test"))
     }
