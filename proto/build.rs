@@ -4,7 +4,8 @@ use std::error::Error;
 use std::path::Path;
 
 /// Every file; a new one must be named here.
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
+    "balancer",
     "ca",
     "control",
     "dispatcher",

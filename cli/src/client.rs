@@ -10,6 +10,7 @@ use std::time::Duration;
 use swarmlet_core::model::{Node, NodeId, Service, Task};
 use swarmlet_proto::v1;
 use swarmlet_proto::v1::control_client::ControlClient;
+use swarmlet_proto::v1::local_balancer_client::LocalBalancerClient;
 use swarmlet_proto::v1::local_client::LocalClient;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
@@ -100,6 +101,11 @@ impl Client {
     /// What the daemon does for its own machine.
     pub(crate) fn local(&self) -> LocalClient<Channel> {
         LocalClient::new(self.channel.clone())
+    }
+
+    /// What the daemon does about its machine's balancer.
+    pub(crate) fn local_balancer(&self) -> LocalBalancerClient<Channel> {
+        LocalBalancerClient::new(self.channel.clone())
     }
 
     /// What the cluster does.

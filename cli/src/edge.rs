@@ -52,7 +52,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Shim(args) => return Ok(swarmlet_agent::runtime::process::shim::main(args.args)),
         Command::Completion(args) => completion(args.shell)?,
         Command::Daemon(args) => return daemon::run(*args, &socket),
-        Command::Lb(args) => daemon::balancer::process::run(&args)?,
+        Command::Lb(args) => match args.command {
+            Some(command) => one_thread()?.block_on(commands::lb::run(command, &socket))?,
+            None => daemon::balancer::process::run(&args)?,
+        },
         Command::Whoami(args) => {
             many_threads()?.block_on(swarmlet_agent::whoami::serve(args.port))?
         }

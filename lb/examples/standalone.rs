@@ -8,7 +8,7 @@ async fn main() -> ExitCode {
         eprintln!("usage: standalone FILE");
         return ExitCode::FAILURE;
     };
-    match swarmlet_lb::standalone::run(path).await {
+    match swarmlet_lb::standalone::run(path, swarmlet_lb::standalone::Start::Alone).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");

@@ -8,9 +8,9 @@ mod published;
 
 use std::{
     collections::{BTreeMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
@@ -20,6 +20,7 @@ use tokio::{
 
 use self::published::Published;
 use crate::{
+    clock::now_ms,
     engine::Crew,
     event::Event,
     port::Endpoint,
@@ -39,8 +40,18 @@ pub(crate) enum ApplyError {
     Old { offered: u64, current: u64 },
     #[error("table {version} is not valid: {error}")]
     Invalid { version: u64, error: TableError },
-    #[error("the balancer is shutting down and takes no more tables")]
-    ShuttingDown,
+}
+
+/// Listening sockets of an earlier balancer, by the address that they listen on.
+pub(crate) type Inherited = BTreeMap<SocketAddr, OwnedFd>;
+
+/// One of the sockets that this balancer listens on.
+#[derive(Debug)]
+pub(crate) struct OpenSocket {
+    /// Grows with each that is opened.
+    pub(crate) id: u32,
+    pub(crate) address: SocketAddr,
+    pub(crate) socket: Arc<OwnedFd>,
 }
 
 /// Speaks to the balancer's task; cheap to clone.
@@ -56,6 +67,8 @@ pub(crate) struct Ended;
 enum Command {
     SetTable(Table, oneshot::Sender<Result<Ack, ApplyError>>),
     Status(oneshot::Sender<Status>),
+    Sockets(u32, oneshot::Sender<Vec<OpenSocket>>),
+    Inherit(Inherited, oneshot::Sender<()>),
     StopListening(oneshot::Sender<()>),
 }
 
@@ -68,6 +81,16 @@ impl Handle {
 
     pub(crate) async fn status(&self) -> Result<Status, Ended> {
         self.ask(Command::Status).await
+    }
+
+    /// The sockets that were opened after this one, oldest first; 0 for all.
+    pub(crate) async fn sockets(&self, after: u32) -> Result<Vec<OpenSocket>, Ended> {
+        self.ask(|reply| Command::Sockets(after, reply)).await
+    }
+
+    /// Offers sockets to the next table; those it does not name are closed.
+    pub(crate) async fn inherit(&self, sockets: Inherited) -> Result<(), Ended> {
+        self.ask(|reply| Command::Inherit(sockets, reply)).await
     }
 
     /// Closes every listening socket for good; connections go on.
@@ -95,6 +118,7 @@ pub(crate) fn spawn(shared: Arc<Shared>, crew: Arc<Crew>, ingress: Vec<IpAddr>) 
         ingress,
         version: 0,
         published: BTreeMap::new(),
+        inherited: Inherited::new(),
         removed: Vec::new(),
         told_errors: Vec::new(),
         retry_at: Instant::now(),
@@ -111,6 +135,8 @@ struct Balancer {
     ingress: Vec<IpAddr>,
     version: u64,
     published: BTreeMap<u16, Published>,
+    /// Waiting for the first table.
+    inherited: Inherited,
     /// Endpoints in no table that had connections when they were last looked at.
     removed: Vec<Arc<Endpoint>>,
     /// What subscribers know of the ports that are not bound.
@@ -140,6 +166,13 @@ impl Balancer {
                 Some(Command::Status(reply)) => {
                     let _ = reply.send(self.status());
                 }
+                Some(Command::Sockets(after, reply)) => {
+                    let _ = reply.send(self.sockets(after));
+                }
+                Some(Command::Inherit(sockets, reply)) => {
+                    self.inherited.extend(sockets);
+                    let _ = reply.send(());
+                }
                 Some(Command::StopListening(reply)) => {
                     self.stop_listening().await;
                     let _ = reply.send(());
@@ -149,9 +182,6 @@ impl Balancer {
     }
 
     async fn set_table(&mut self, table: Table) -> Result<Ack, ApplyError> {
-        if self.shutting_down {
-            return Err(ApplyError::ShuttingDown);
-        }
         if table.version < self.version {
             return Err(ApplyError::Old {
                 offered: table.version,
@@ -168,7 +198,11 @@ impl Balancer {
             self.update(listener);
         }
         self.version = table.version;
-        self.bind_new();
+        // One that ends still hears which endpoints drain: connections that it
+        // has accepted may yet have to choose, and drained ones are to be told.
+        if !self.shutting_down {
+            self.bind_new();
+        }
         self.publish().await;
         tracing::info!(
             version = self.version,
@@ -223,8 +257,9 @@ impl Balancer {
     /// lest frequent tables become frequent retries.
     fn bind_new(&mut self) {
         for published in self.published.values_mut() {
-            published.bind_new(&self.ingress);
+            published.bind_new(&self.ingress, &mut self.inherited);
         }
+        self.inherited.clear();
         if self.told_errors.is_empty() {
             self.retry_at = Instant::now() + self.shared.timeouts.bind_retry;
         }
@@ -273,13 +308,31 @@ impl Balancer {
         for published in self.published.values_mut() {
             published.stop_listening();
         }
+        self.inherited.clear();
         self.publish().await;
+        self.shared.events.publish(Event::ShuttingDown);
+    }
+
+    fn sockets(&self, after: u32) -> Vec<OpenSocket> {
+        let published = self.published.values();
+        let mut sockets: Vec<_> = published
+            .flat_map(Published::sockets)
+            .filter(|(_, listening)| listening.id > after)
+            .map(|(address, listening)| OpenSocket {
+                id: listening.id,
+                address,
+                socket: Arc::clone(&listening.socket),
+            })
+            .collect();
+        sockets.sort_unstable_by_key(|socket| socket.id);
+        sockets
     }
 
     fn status(&mut self) -> Status {
         self.removed.retain(|endpoint| endpoint.active() > 0);
         Status {
             table_version: self.version,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started_at_ms: self.started_at_ms,
             shutting_down: self.shutting_down,
@@ -309,11 +362,4 @@ fn find_removed(
         endpoint.port == port && endpoint.id == listed.id && endpoint.address == listed.address
     })?;
     Some(removed.swap_remove(found))
-}
-
-fn now_ms() -> u64 {
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
-    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,5 @@
-//! Listening sockets are made here and nowhere else, so that one day they can
-//! just as well come from a balancer that is being replaced.
+//! Listening sockets are made here and nowhere else, or taken over here from an
+//! earlier balancer.
 //!
 //! What accepted connections must have is set on the listener: Linux hands it
 //! down (no delay, keepalive, linger), which saves half a dozen system
@@ -7,6 +7,7 @@
 
 use std::{io, net::SocketAddr, os::fd::OwnedFd};
 
+use rustix::net::SocketType;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::socket::{reset_when_closed, set_lasting_options};
@@ -47,6 +48,25 @@ fn try_listen(address: SocketAddr) -> io::Result<OwnedFd> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Takes over a socket that an earlier balancer listened on, with all that waits
+/// in its queue.
+///
+/// # Errors
+///
+/// It does not listen on this address, or the system's.
+pub(crate) fn take_over(address: SocketAddr, socket: OwnedFd) -> io::Result<OwnedFd> {
+    let local = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
+    let is_stream = rustix::net::sockopt::socket_type(&socket)? == SocketType::STREAM;
+    if local != address || !is_stream || !rustix::net::sockopt::socket_acceptconn(&socket)? {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // Another version may have had others.
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    set_lasting_options(&socket)?;
+    reset_when_closed(&socket)?;
+    Ok(socket)
 }
 
 fn is_missing_ipv6(address: SocketAddr, error: &io::Error) -> bool {
@@ -100,6 +120,23 @@ mod tests {
         let port = v4.local_addr().unwrap().port();
         // None on a machine without IPv6; an error never.
         listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).unwrap();
+    }
+
+    #[test]
+    fn only_what_listens_there_is_taken_over() {
+        let fd = listen("127.0.0.1:0".parse().unwrap()).unwrap().unwrap();
+        let address = TcpListener::from(fd.try_clone().unwrap())
+            .local_addr()
+            .unwrap();
+        let other = SocketAddr::new(address.ip(), address.port() ^ 1);
+        take_over(other, fd.try_clone().unwrap()).unwrap_err();
+        let client = TcpStream::connect(address).unwrap();
+        take_over(client.local_addr().unwrap(), client.into()).unwrap_err();
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        take_over(udp.local_addr().unwrap(), udp.into()).unwrap_err();
+        // With the client that has been waiting in its queue.
+        let taken = TcpListener::from(take_over(address, fd).unwrap());
+        taken.accept().unwrap();
     }
 
     #[test]

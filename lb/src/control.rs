@@ -6,10 +6,22 @@
 //! that comes back in the reply, and after a `Subscribe` the server sends
 //! events between the replies. Any number of clients may be connected; none is
 //! needed for forwarding.
+//!
+//! With some frames come descriptors (`SCM_RIGHTS`): listening sockets. Whoever
+//! has duplicates of them ([`Keeper`]) keeps a port open while there is no
+//! balancer, clients waiting in its queue, and hands it to the next one.
+//!
+//! ```text
+//! one that has died:    start the next, Inherit, SetTable
+//! one that is replaced: StepAside; start the next, Inherit, SetTable; Retire the old
+//! ```
 
 mod client;
+mod descriptors;
+mod keeper;
 pub(crate) mod server;
 mod wire;
 
 pub use client::{Client, ClientError, Events};
+pub use keeper::Keeper;
 pub use wire::Refusal;

@@ -61,12 +61,12 @@ use crate::{port::Port, shared::Shared};
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A listening socket, and the port it is for. Closed when the last engine has
-/// let go of it.
+/// let go of it, unless somebody outside of this process holds it, too.
 #[derive(Debug)]
 pub(crate) struct Listening {
     /// Never given out twice.
     pub(crate) id: u32,
-    pub(crate) socket: OwnedFd,
+    pub(crate) socket: Arc<OwnedFd>,
     pub(crate) port: Arc<Port>,
 }
 

@@ -43,6 +43,8 @@ pub enum Event {
         /// The endpoint.
         id: String,
     },
+    /// The balancer listens no more, and ends with its connections.
+    ShuttingDown,
     /// This subscriber was too slow: ask for the status.
     Missed {
         /// How many events are lost.

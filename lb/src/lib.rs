@@ -37,6 +37,7 @@
 
 mod balancer;
 mod bind;
+mod clock;
 mod connection;
 pub mod control;
 mod engine;

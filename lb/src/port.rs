@@ -5,6 +5,7 @@
 //! `update` has returned, no connection is chosen by the table before.
 
 mod endpoint;
+mod times;
 
 use std::{
     collections::HashMap,
@@ -18,11 +19,12 @@ use std::{
 use self::endpoint::Counters;
 pub(crate) use self::endpoint::{Endpoint, Lease};
 use crate::{
+    clock::now_ms,
     event::{Event, Hub},
     health::{Change, Ejection, Health, Outcome},
     random::random,
     select::{Candidate, EndpointKey, Rotation, hash},
-    status::{EndpointCondition, EndpointStatus, Traffic},
+    status::{ConnectTimes, EndpointCondition, EndpointStatus, Traffic},
     table::{self, EndpointState, Listener, Policy},
 };
 
@@ -53,6 +55,10 @@ struct Tracked {
     weight: u32,
     state: EndpointState,
     health: Health,
+    /// Since when its condition is what it is.
+    since_ms: u64,
+    /// Why it is ejected.
+    reason: String,
 }
 
 /// An endpoint to be probed, and why.
@@ -108,9 +114,15 @@ impl Port {
                     weight: listed.weight,
                     state: listed.state,
                     health: Health::default(),
+                    since_ms: now_ms(),
+                    reason: String::new(),
                 });
             tracked.weight = listed.weight;
-            tracked.state = listed.state;
+            if tracked.state != listed.state {
+                tracked.state = listed.state;
+                tracked.since_ms = now_ms();
+                tracked.reason.clear();
+            }
             let key = tracked.endpoint.key;
             if listed.state == EndpointState::Draining {
                 tracked.health.reset();
@@ -191,9 +203,12 @@ impl Port {
             return None;
         }
         let endpoint = &tracked.endpoint;
-        match tracked.health.observe(outcome)? {
+        let change = tracked.health.observe(outcome)?;
+        tracked.since_ms = now_ms();
+        match change {
             Change::Ejected(ejection) => {
                 choice.rotation.eject(key);
+                reason.clone_into(&mut tracked.reason);
                 tracing::warn!(
                     port = self.number,
                     endpoint = endpoint.id,
@@ -213,6 +228,7 @@ impl Port {
             }
             Change::Restored => {
                 choice.rotation.restore(key);
+                tracked.reason.clear();
                 tracing::info!(
                     port = self.number,
                     endpoint = endpoint.id,
@@ -254,6 +270,10 @@ impl Port {
 
     pub(crate) fn traffic(&self) -> Traffic {
         self.counters.read()
+    }
+
+    pub(crate) fn connect_times(&self) -> ConnectTimes {
+        self.counters.connect_times.read()
     }
 
     /// The endpoints in the order of the table.
@@ -309,7 +329,10 @@ impl Tracked {
             address: self.endpoint.address,
             weight: self.weight,
             condition,
+            since_ms: self.since_ms,
+            reason: self.reason.clone(),
             traffic: self.endpoint.counters.read(),
+            connect_times: self.endpoint.counters.connect_times.read(),
         }
     }
 }

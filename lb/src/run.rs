@@ -1,9 +1,9 @@
 //! How the balancer starts and ends.
 //!
 //! ```text
-//! forwarding --SIGTERM or Shutdown--> draining --no connection left--> ended
-//!                                        |
-//!                                        +--second SIGTERM, deadline--> rest reset, ended
+//! forwarding --SIGTERM, Shutdown, Retire--> draining --no connection left--> ended
+//!                                              |
+//!                                              +--second SIGTERM, deadline--> rest reset, ended
 //! ```
 
 use std::{
@@ -15,8 +15,11 @@ use std::{
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    time::Instant,
+};
 
 pub use crate::control::server::SocketError;
 use crate::{
@@ -135,7 +138,64 @@ pub(crate) struct Running {
     pub(crate) balancer: balancer::Handle,
     shared: Arc<Shared>,
     crew: Arc<Crew>,
-    drain_timeout: Duration,
+    end: End,
+}
+
+/// How the end is asked for, and by when.
+#[derive(Debug, Clone)]
+pub(crate) struct End {
+    patience: Duration,
+    deadline: Arc<watch::Sender<Option<Instant>>>,
+}
+
+impl End {
+    fn new(patience: Duration) -> Self {
+        Self {
+            patience,
+            deadline: Arc::default(),
+        }
+    }
+
+    /// What connections get of time where nobody says otherwise.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Asks for the end within this time; of several the earliest counts.
+    pub(crate) fn ask(&self, patience: Duration) {
+        let now = Instant::now();
+        // As long as nobody lives, which is how tokio itself stands for "never".
+        let never = now + Duration::from_secs(86_400 * 365 * 30);
+        let asked = now.checked_add(patience).unwrap_or(never).min(never);
+        self.deadline.send_modify(|deadline| {
+            *deadline = Some(deadline.map_or(asked, |before| before.min(asked)));
+        });
+    }
+
+    /// Waits until the end was asked for.
+    async fn asked(&self) {
+        let mut deadline = self.deadline.subscribe();
+        // The sender is here.
+        let _ = deadline.wait_for(Option::is_some).await;
+    }
+
+    /// Waits until the time is over.
+    async fn due(&self) {
+        let mut changes = self.deadline.subscribe();
+        loop {
+            let deadline = *changes.borrow_and_update();
+            let passed = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = passed => return,
+                _ = changes.changed() => {}
+            }
+        }
+    }
 }
 
 impl Running {
@@ -156,18 +216,17 @@ impl Running {
             balancer: balancer::spawn(Arc::clone(&shared), Arc::clone(&crew), config.ingress),
             shared,
             crew,
-            drain_timeout: config.drain_timeout,
+            end: End::new(config.drain_timeout),
         })
     }
 
     /// Serves the control socket, if there is one, until the end was asked for
     /// and the connections are gone.
     pub(crate) async fn until_ended(self, socket: Option<ControlSocket>, terminate: &mut Signal) {
-        let shutdown = CancellationToken::new();
         let service = Service {
             balancer: self.balancer.clone(),
             events: self.shared.events.clone(),
-            shutdown: shutdown.clone(),
+            end: self.end.clone(),
             ended: self.shared.abort.clone(),
         };
         let serve = async {
@@ -179,7 +238,7 @@ impl Running {
         tokio::select! {
             // Cancelled with this block, and the socket's file removed with it.
             () = serve => {}
-            () = self.until_drained(terminate, &shutdown) => {}
+            () = self.until_drained(terminate) => {}
         }
         self.shared.abort.cancel();
         self.crew.end().await;
@@ -188,10 +247,10 @@ impl Running {
         tracing::info!("balancer ended");
     }
 
-    async fn until_drained(&self, terminate: &mut Signal, shutdown: &CancellationToken) {
+    async fn until_drained(&self, terminate: &mut Signal) {
         tokio::select! {
-            _ = terminate.recv() => {}
-            () = shutdown.cancelled() => {}
+            _ = terminate.recv() => self.end.ask(self.end.patience()),
+            () = self.end.asked() => {}
         }
         if self.balancer.stop_listening().await.is_err() {
             return;
@@ -201,7 +260,7 @@ impl Running {
         tokio::select! {
             () = room.until_empty() => {}
             _ = terminate.recv() => tracing::warn!("told again to end, resetting what is left"),
-            () = tokio::time::sleep(self.drain_timeout) => {
+            () = self.end.due() => {
                 tracing::warn!(connections = room.taken(), "drain timeout, resetting");
             }
         }

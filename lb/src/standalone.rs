@@ -4,8 +4,13 @@
 //! as a table does, without touching a connection; a file with a flaw is refused
 //! with the line and the reason, and what was in force stays. SIGTERM drains and
 //! ends, a second one ends at once.
+//!
+//! A second process replaces the first one, with another version of the program
+//! or with settings that take a restart, if it is told to take over
+//! ([`Start::TakeOver`]).
 
 mod file;
+mod takeover;
 
 use std::{
     io,
@@ -14,10 +19,10 @@ use std::{
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::file::File;
+use self::{file::File, takeover::Predecessor};
 use crate::{
-    balancer::{ApplyError, Handle},
-    control::server::ControlSocket,
+    balancer::Handle,
+    control::{ClientError, server::ControlSocket},
     run::{self, Running},
 };
 
@@ -72,6 +77,23 @@ pub enum Error {
     /// The balancer cannot run as it says.
     #[error(transparent)]
     Run(#[from] run::Error),
+    /// There is no way to the balancer that runs.
+    #[error("{} names no control socket, without which no balancer is found to take over from", .0.display())]
+    NoControl(PathBuf),
+    /// The balancer that runs does not hand over. It goes on.
+    #[error("cannot take over from the balancer that runs")]
+    TakeOver(#[source] ClientError),
+}
+
+/// What becomes of a balancer that runs at the file's control socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// It stays, and starting another one is an error.
+    Alone,
+    /// Its listening sockets are taken over, clients in their queues included;
+    /// it keeps the connections that it has, and ends with them or when the
+    /// drain timeout of the new file is over. It need not be there.
+    TakeOver,
 }
 
 /// Runs a balancer by a configuration file, on the tokio runtime of the caller,
@@ -80,7 +102,7 @@ pub enum Error {
 /// ```toml
 /// # All but the listeners is optional, and takes effect at the start only.
 /// ingress = ["0.0.0.0", "::"]   # addresses to answer on
-/// control = "/run/lb.sock"      # a control socket, for the status; none if left out
+/// control = "/run/lb.sock"      # a control socket, for status and take-over
 /// threads = 4                   # that forward; one for each core if left out
 /// max_connections = 10000       # what the limit of open files allows if left out
 /// drain_timeout_ms = 30000
@@ -105,10 +127,16 @@ pub enum Error {
 /// # Errors
 ///
 /// Only before it begins to forward; see [`Error`].
-pub async fn run(path: impl Into<PathBuf>) -> Result<(), Error> {
+pub async fn run(path: impl Into<PathBuf>, start: Start) -> Result<(), Error> {
     let path = path.into();
     let file = File::read(&path)?;
+    let predecessor = match (start, &file.settings.control) {
+        (Start::Alone, _) => None,
+        (Start::TakeOver, Some(control)) => Predecessor::find(control).await?,
+        (Start::TakeOver, None) => return Err(Error::NoControl(path)),
+    };
     let config = file.config();
+    let patience = config.drain_timeout;
     let listen = |kind| signal(kind).map_err(run::Error::Signals);
     let mut terminate = listen(SignalKind::terminate())?;
     let mut hangup = listen(SignalKind::hangup())?;
@@ -122,7 +150,14 @@ pub async fn run(path: impl Into<PathBuf>) -> Result<(), Error> {
     };
     let running = Running::start(config)?;
     let balancer = running.balancer.clone();
+    let retiring = match predecessor {
+        Some(predecessor) => Some(predecessor.hand_over(&balancer).await),
+        None => None,
+    };
     put_in_force(&balancer, &path, &file, 1).await?;
+    if let Some(retiring) = retiring {
+        retiring.retire(patience).await;
+    }
     tokio::select! {
         () = running.until_ended(socket, &mut terminate) => {}
         () = reload(&balancer, &path, &file, &mut hangup) => {}
@@ -175,7 +210,7 @@ async fn put_in_force(
     match balancer.set_table(file.table(version)).await {
         Ok(Ok(_)) => Ok(()),
         // It is ending, and needs no table any more.
-        Ok(Err(ApplyError::ShuttingDown)) | Err(_) => Ok(()),
+        Err(_) => Ok(()),
         // Somebody has put a newer one in force over the control socket.
         Ok(Err(error)) => Err(FileError::NotInForce {
             path: path.to_owned(),

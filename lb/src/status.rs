@@ -28,6 +28,9 @@ pub struct PortError {
 pub struct Status {
     /// Version of the table in force, 0 before the first.
     pub table_version: u64,
+    /// Version of the program.
+    #[serde(default)]
+    pub program: String,
     /// Process id of the balancer.
     pub pid: u32,
     /// When it started, in milliseconds since the Unix epoch.
@@ -57,6 +60,9 @@ pub struct ListenerStatus {
     pub unserved: u64,
     /// What went through, endpoints that are gone included.
     pub traffic: Traffic,
+    /// How long connects took, those to endpoints that are gone included.
+    #[serde(default)]
+    pub connect_times: ConnectTimes,
     /// Endpoints of the table in force.
     pub endpoints: Vec<EndpointStatus>,
 }
@@ -72,8 +78,57 @@ pub struct EndpointStatus {
     pub weight: u32,
     /// What the table and this balancer's own experience come to.
     pub condition: EndpointCondition,
+    /// Since when that is so, in milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub since_ms: u64,
+    /// Why it is ejected; else empty.
+    #[serde(default)]
+    pub reason: String,
     /// What went through.
     pub traffic: Traffic,
+    /// How long connects took.
+    #[serde(default)]
+    pub connect_times: ConnectTimes,
+}
+
+/// How long connects took that were made, from the choice of the endpoint on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectTimes {
+    /// How many took no longer than each of [`ConnectTimes::BOUNDS_US`] and longer
+    /// than the one before; at the end those that took longer than all. Empty if
+    /// the balancer does not tell.
+    pub counts: Vec<u64>,
+    /// All of them together, in microseconds.
+    pub sum_us: u64,
+}
+
+impl ConnectTimes {
+    /// Upper bounds in microseconds, ascending.
+    pub const BOUNDS_US: [u64; 13] = [
+        100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+        1_000_000,
+    ];
+
+    /// A time that a share of the connects, such as 0.99, did not exceed: the upper
+    /// bound of the one in the ranking. `None` without any; of those past the last
+    /// bound that bound is told.
+    #[must_use]
+    pub fn quantile_us(&self, share: f64) -> Option<u64> {
+        let total: u64 = self.counts.iter().sum();
+        if total == 0 {
+            return None;
+        }
+        let mut below = 0;
+        for (count, bound) in self.counts.iter().zip(Self::BOUNDS_US) {
+            below += count;
+            // Counts are far below the numbers that this cannot tell apart.
+            #[allow(clippy::cast_precision_loss)]
+            if below as f64 >= total as f64 * share {
+                return Some(bound);
+            }
+        }
+        Self::BOUNDS_US.last().copied()
+    }
 }
 
 /// Whether an endpoint gets connections.
@@ -114,4 +169,28 @@ pub struct RemovedEndpoint {
     pub address: SocketAddr,
     /// Connections it still has.
     pub active: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_bounds() {
+        let times = |counts: &[u64]| ConnectTimes {
+            counts: counts.to_vec(),
+            sum_us: 0,
+        };
+        assert_eq!(times(&[]).quantile_us(0.5), None);
+        assert_eq!(times(&[0; 14]).quantile_us(0.5), None);
+        assert_eq!(times(&[1]).quantile_us(0.5), Some(100));
+        let hundred = times(&[50, 0, 49, 1]);
+        assert_eq!(hundred.quantile_us(0.5), Some(100));
+        assert_eq!(hundred.quantile_us(0.51), Some(500));
+        assert_eq!(hundred.quantile_us(0.99), Some(500));
+        assert_eq!(hundred.quantile_us(1.0), Some(1_000));
+        let mut slow = vec![0; ConnectTimes::BOUNDS_US.len()];
+        slow.push(3);
+        assert_eq!(times(&slow).quantile_us(0.5), Some(1_000_000));
+    }
 }

@@ -9,7 +9,10 @@
 use std::{path::Path, time::Duration};
 
 use rustix::process::{Signal, getpid, kill_process};
-use swarmlet_lb::{control::Client, standalone};
+use swarmlet_lb::{
+    control::Client,
+    standalone::{self, Start},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -40,12 +43,15 @@ async fn a_new_file_comes_into_force_and_a_bad_one_does_not() {
     let path = directory.path().join("lb.toml");
     let (port, echo, named) = (own_port(), Backend::echo().await, Backend::named("a").await);
     write(&path, port, &echo, "weight = 0\n");
-    let error = standalone::run(&path).await.unwrap_err().to_string();
+    let error = standalone::run(&path, Start::Alone)
+        .await
+        .unwrap_err()
+        .to_string();
     let place = format!("{}, line 5: ", path.display());
     assert!(error.starts_with(&place), "{error}");
 
     write(&path, port, &echo, "");
-    let balancer = tokio::spawn(standalone::run(path.clone()));
+    let balancer = tokio::spawn(standalone::run(path.clone(), Start::Alone));
     until("it listens", async || {
         TcpStream::connect((own_ip(), port)).await.is_ok()
     })

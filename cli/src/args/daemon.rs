@@ -1,4 +1,4 @@
-//! `daemon`, and the commands that run beside it: `lb`, `whoami`, `shim`, `demo`.
+//! `daemon`, and the commands that run beside it: `whoami`, `shim`, `demo`.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
@@ -272,29 +272,6 @@ impl DaemonFlags {
         environment.retain(|(name, _)| self.named.contains(name));
         environment
     }
-}
-
-/// `swarmlet lb`.
-#[derive(Debug, Args)]
-pub(crate) struct LbArgs {
-    /// Listeners and endpoints, in TOML; SIGHUP has it read again
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["ingress_addr", "detached"])]
-    pub(crate) config: Option<PathBuf>,
-    /// Socket on which it takes tables of a daemon
-    #[arg(
-        long,
-        value_name = "PATH",
-        hide = true,
-        conflicts_with = "config",
-        required_unless_present = "config"
-    )]
-    pub(crate) control: Option<PathBuf>,
-    /// Address on which published ports answer [default: all, IPv4 and IPv6]
-    #[arg(long, value_name = "ADDRESS", hide = true)]
-    pub(crate) ingress_addr: Vec<IpAddr>,
-    /// Run in a session of its own, so that it outlives the daemon
-    #[arg(long, hide = true)]
-    pub(crate) detached: bool,
 }
 
 /// `swarmlet whoami`.

@@ -7,6 +7,7 @@ mod check;
 mod cluster;
 mod daemon;
 mod install;
+mod lb;
 mod node;
 mod service;
 mod settings;
@@ -18,10 +19,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use check::CheckFlags;
 pub(crate) use cluster::{InitArgs, JoinArgs, JoinTokenArgs, LeaveArgs, RoleArg};
-pub(crate) use daemon::{
-    DaemonArgs, DaemonFlags, DemoArgs, LbArgs, RuntimeArg, ShimArgs, WhoamiArgs,
-};
+pub(crate) use daemon::{DaemonArgs, DaemonFlags, DemoArgs, RuntimeArg, ShimArgs, WhoamiArgs};
 pub(crate) use install::{InstallArgs, UninstallArgs};
+pub(crate) use lb::{LbArgs, LbCommand, LbRestartArgs, LbStatusArgs};
 pub(crate) use node::{
     NodeCommand, NodeInspectArgs, NodeLsArgs, NodePsArgs, NodeRmArgs, NodeUpdateArgs,
 };
@@ -97,7 +97,7 @@ pub(crate) enum Command {
     /// End daemon, balancer and tasks of this machine's node (packages do so when removed)
     #[command(hide = true)]
     Halt,
-    /// Run a balancer by itself, over endpoints in a file
+    /// Look at this node's balancer, or run one by itself over endpoints in a file
     Lb(LbArgs),
     /// Answer HTTP requests with the host name
     #[command(hide = true)]

@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 mod create;
+pub(crate) mod lb;
 pub(crate) mod node;
 pub(crate) mod service;
 mod tasks;

@@ -7,10 +7,12 @@ use swarmlet_core::model::{Availability, ClusterSpec, InvalidAvailability};
 use swarmlet_manager::Manager;
 use swarmlet_manager::raft::state_hash;
 use swarmlet_proto::v1;
+use swarmlet_proto::v1::local_balancer_server::LocalBalancerServer;
 use swarmlet_proto::v1::local_server::{Local, LocalServer};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
+use super::local_balancer::LocalBalancerService;
 use super::node::{InitWish, JoinWish, Node};
 use super::settings::Settings;
 use super::view::Phase;
@@ -26,7 +28,11 @@ const INACTIVE: &str = "This node is not part of a swarm";
 /// Everything that is served on the local socket.
 pub(super) fn routes(daemon: Arc<Daemon>) -> Routes {
     let views = daemon.views.clone();
+    let balancer = LocalBalancerService {
+        views: views.clone(),
+    };
     Routes::new(LocalServer::new(LocalService { daemon }))
+        .add_service(LocalBalancerServer::new(balancer))
         .into_axum_router()
         .route(
             "/swarmlet.v1.Control/{method}",

@@ -13,10 +13,12 @@
 
 mod advertise;
 pub(crate) mod balancer;
+mod files;
 mod gate;
 mod health;
 mod http;
 mod join;
+mod local_balancer;
 mod local_service;
 mod logging;
 mod metrics;
@@ -83,6 +85,7 @@ pub(crate) fn run(args: DaemonArgs, socket: &Path) -> Result<ExitCode> {
     let _lock = layout.lock()?;
     logging::start();
     store::write_pid(&layout.daemon_pid(), std::process::id())?;
+    files::raise_limit();
     let after_leave = if args.supervised {
         AfterLeave::End
     } else {

@@ -63,6 +63,29 @@ impl Layout {
         self.root.join("lb.sock")
     }
 
+    /// The control sockets of balancers that have made room for a successor: the balancer adds
+    /// a number to its own.
+    pub(crate) fn lb_sockets_aside(&self) -> Vec<PathBuf> {
+        let socket = self.lb_socket();
+        let Some(name) = socket.file_name().and_then(|name| name.to_str()) else {
+            return Vec::new();
+        };
+        // A directory that cannot be read has no sockets in it that could be connected to.
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let mut aside: Vec<PathBuf> = entries
+            .filter(|entry| {
+                let found = entry.file_name();
+                let number = found.to_str().and_then(|found| found.strip_prefix(name));
+                number
+                    .and_then(|number| number.strip_prefix('.'))
+                    .is_some_and(|number| number.parse::<u64>().is_ok())
+            })
+            .map(|entry| entry.path())
+            .collect();
+        aside.sort();
+        aside
+    }
+
     /// The balancer's process id.
     pub(crate) fn lb_pid(&self) -> PathBuf {
         self.root.join("lb.pid")
@@ -147,7 +170,9 @@ impl Layout {
             remove(&self.root.join(directory), |path| fs::remove_dir_all(path))?;
         }
         remove(&self.root.join("manager"), |path| fs::remove_dir_all(path))?;
-        for file in [self.lb_pid(), self.lb_log(), self.lb_socket()] {
+        let mut files = self.lb_sockets_aside();
+        files.extend([self.lb_pid(), self.lb_log(), self.lb_socket()]);
+        for file in files {
             remove(&file, |path| fs::remove_file(path))?;
         }
         Ok(())

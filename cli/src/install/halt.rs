@@ -14,10 +14,11 @@ use futures_util::stream::{self, StreamExt};
 use rustix::process::{Pid, Signal, kill_process};
 use swarmlet_agent::runtime::{self, Choice, Runtime, Scope};
 use swarmlet_core::model::TaskId;
-use swarmlet_lb::control::{Client, ClientError};
+use swarmlet_lb::control::ClientError;
 use swarmlet_proto::identity::Identity;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::daemon::balancer::link::Link;
 use crate::daemon::store::{Layout, NodeRecord, StoredRuntime};
 
 /// Time for a daemon to end: it stops its servers, which takes it seconds at most.
@@ -117,25 +118,21 @@ pub(super) async fn stop_daemon(layout: &Layout) -> Result<Option<u32>> {
     Ok(u32::try_from(process.as_raw_nonzero().get()).ok())
 }
 
+/// Ends the balancer, and those before it that finish their connections. Returns the process
+/// id of the first.
 async fn stop_balancer(layout: &Layout) -> Result<Option<u32>> {
-    let mut client = match Client::connect(layout.lb_socket()).await {
-        Err(ClientError::Connect { .. }) => return Ok(None),
-        connected => connected.context("cannot talk to the balancer")?,
-    };
-    let mut events = client.events().await.context("the balancer fails")?;
-    let pid = client.status().await.context("the balancer fails")?.pid;
-    client
-        .shutdown()
-        .await
-        .context("the balancer does not end")?;
-    // The stream of events ends with the process.
-    let ended = async { while events.next().await.is_ok() {} };
-    if timeout(BALANCER_GRACE, ended).await.is_err()
-        && let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw)
-    {
-        kill_process(process, Signal::KILL).context("cannot end the balancer")?;
+    let mut first = None;
+    let mut sockets = vec![layout.lb_socket()];
+    sockets.extend(layout.lb_sockets_aside());
+    for socket in sockets {
+        let link = match Link::connect(&socket).await {
+            Err(ClientError::Connect { .. }) => continue,
+            connected => connected.context("cannot talk to the balancer")?,
+        };
+        first = first.or(Some(link.pid()));
+        link.stop(BALANCER_GRACE).await;
     }
-    Ok(Some(pid))
+    Ok(first)
 }
 
 async fn stop_tasks(layout: &Layout, record: &NodeRecord) -> Result<usize> {

@@ -4,6 +4,7 @@
 //! has a golden test. Data goes to stdout, messages go to stderr.
 
 mod ago;
+mod balancer;
 mod columns;
 mod natural;
 mod node;
@@ -17,6 +18,7 @@ use serde::Serialize;
 use crate::args::Format;
 
 pub(crate) use ago::ago;
+pub(crate) use balancer::balancers;
 pub(crate) use columns::columns;
 pub(crate) use natural::natural;
 pub(crate) use node::{node_rows, pretty_node};

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -86,7 +86,8 @@ impl Cluster {
         self.nodes
     }
 
-    fn ip(node: usize) -> Ipv4Addr {
+    /// Where a node is.
+    pub(crate) fn ip(node: usize) -> Ipv4Addr {
         Ipv4Addr::new(127, 0, 0, u8::try_from(node + 1).unwrap())
     }
 
@@ -110,8 +111,12 @@ impl Cluster {
     }
 
     fn command(&self, node: usize, args: &[&str]) -> Command {
+        self.command_of(env!("CARGO_BIN_EXE_swarmlet").as_ref(), node, args)
+    }
+
+    fn command_of(&self, program: &Path, node: usize, args: &[&str]) -> Command {
         let ip = Self::ip(node);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_swarmlet"));
+        let mut command = Command::new(program);
         command
             .args(args)
             .env("SWARMLET_SOCKET", self.socket(node))
@@ -191,8 +196,13 @@ impl Cluster {
 
     /// Starts the daemon of a node that is on disk.
     pub(crate) fn start_daemon(&self, node: usize) -> Daemon {
+        self.start_daemon_of(env!("CARGO_BIN_EXE_swarmlet").as_ref(), node)
+    }
+
+    /// The same, of another file of the program.
+    pub(crate) fn start_daemon_of(&self, program: &Path, node: usize) -> Daemon {
         Daemon(
-            self.command(node, &["daemon"])
+            self.command_of(program, node, &["daemon"])
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap(),

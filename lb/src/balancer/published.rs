@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    balancer::Inherited,
     bind::listen,
     engine::Listening,
     port::Port,
@@ -56,10 +57,10 @@ impl Published {
     }
 
     /// Binds those addresses that were not tried yet.
-    pub(super) fn bind_new(&mut self, ingress: &[IpAddr]) {
+    pub(super) fn bind_new(&mut self, ingress: &[IpAddr], inherited: &mut Inherited) {
         for ip in ingress {
             if !self.bindings.contains_key(ip) {
-                self.bind_one(*ip);
+                self.bind_one(*ip, inherited);
             }
         }
     }
@@ -73,7 +74,7 @@ impl Published {
             .map(|(ip, _)| *ip)
             .collect();
         for ip in failed {
-            self.bind_one(ip);
+            self.bind_one(ip, &mut Inherited::new());
         }
     }
 
@@ -106,6 +107,7 @@ impl Published {
             accepted: self.port.accepted(),
             unserved: self.port.unserved(),
             traffic: self.port.traffic(),
+            connect_times: self.port.connect_times(),
             endpoints: self.port.endpoints(),
         }
     }
@@ -118,18 +120,30 @@ impl Published {
         })
     }
 
+    /// The listening sockets with their addresses.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = (SocketAddr, &Listening)> {
+        self.bindings.values().filter_map(|binding| match binding {
+            Binding::Bound(address, listening) => Some((*address, &**listening)),
+            Binding::NotNeeded | Binding::Failed(_) => None,
+        })
+    }
+
     /// Lets go of the listening sockets.
     pub(super) fn stop_listening(&mut self) {
         self.bindings.clear();
     }
 
-    fn bind_one(&mut self, ip: IpAddr) {
+    fn bind_one(&mut self, ip: IpAddr, inherited: &mut Inherited) {
         let address = SocketAddr::new(ip, self.number);
-        let binding = match listen(address) {
+        let bound = match inherited.remove(&address) {
+            Some(socket) => Ok(Some(socket)),
+            None => listen(address),
+        };
+        let binding = match bound {
             Ok(Some(socket)) => {
                 let listening = Listening {
                     id: self.shared.next_listening_id(),
-                    socket,
+                    socket: Arc::new(socket),
                     port: Arc::clone(&self.port),
                 };
                 Binding::Bound(address, Arc::new(listening))

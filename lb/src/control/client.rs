@@ -2,7 +2,10 @@
 
 use std::{
     io,
+    net::SocketAddr,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -10,7 +13,7 @@ use tokio::{net::UnixStream, time::timeout};
 
 use super::wire::{
     Call, FramedSocket, Hello, MAX_FRAME_LEN, PROTOCOL, Refusal, Reply, Request, ServerFrame,
-    WireError,
+    SocketLabel, WireError,
 };
 use crate::{
     event::Event,
@@ -155,6 +158,66 @@ impl Client {
         }
     }
 
+    /// Asks the balancer to stop listening, and to end once its connections have
+    /// or `patience` is over: a successor listens on its sockets already.
+    /// Returns at once.
+    ///
+    /// # Errors
+    ///
+    /// Only if the connection fails.
+    pub async fn retire(&mut self, patience: Duration) -> Result<(), ClientError> {
+        let patience_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        match self.call(Request::Retire { patience_ms }).await? {
+            Reply::ShuttingDown => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Has the balancer move its control socket to a path that nobody else
+    /// uses, which is the old one with something added, and frees the old path
+    /// for a successor. Returns the new one. This connection stands.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] if the file system does not let it.
+    pub async fn step_aside(&mut self) -> Result<PathBuf, ClientError> {
+        match self.call(Request::StepAside).await? {
+            Reply::SteppedAside { control } => {
+                self.path.clone_from(&control);
+                Ok(control)
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Duplicates of the oldest listening sockets that were opened after the
+    /// one with this number.
+    pub(super) async fn sockets(
+        &mut self,
+        after: u32,
+    ) -> Result<Vec<(SocketLabel, OwnedFd)>, ClientError> {
+        match self.call(Request::Sockets { after }).await? {
+            Reply::Sockets(labels) => {
+                let descriptors = self.socket.descriptors(labels.len())?;
+                Ok(labels.into_iter().zip(descriptors).collect())
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Offers listening sockets for the next table.
+    pub(super) async fn inherit(
+        &mut self,
+        addresses: Vec<SocketAddr>,
+        sockets: Vec<Arc<OwnedFd>>,
+    ) -> Result<(), ClientError> {
+        let request = Request::Inherit { addresses };
+        match self.call_with(request, sockets).await? {
+            Reply::Inherited => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Opens a stream of what happens from now on. Whoever needs the whole
     /// picture asks for the status after this has returned.
     ///
@@ -172,9 +235,18 @@ impl Client {
     }
 
     async fn call(&mut self, request: Request) -> Result<Reply, ClientError> {
+        self.call_with(request, Vec::new()).await
+    }
+
+    async fn call_with(
+        &mut self,
+        request: Request,
+        descriptors: Vec<Arc<OwnedFd>>,
+    ) -> Result<Reply, ClientError> {
         self.last_id += 1;
         let id = self.last_id;
-        let sent = timeout(PATIENCE, self.socket.send(&Call { id, request })).await;
+        let call = Call { id, request };
+        let sent = timeout(PATIENCE, self.socket.send_with(&call, descriptors)).await;
         sent.map_err(|_| ClientError::TimedOut)??;
         loop {
             match receive_in_time(&mut self.socket).await? {
@@ -185,7 +257,11 @@ impl Client {
                     };
                 }
                 // The answer to a call that was given up.
-                ServerFrame::Reply { id: found, .. } if found < id => {}
+                ServerFrame::Reply { id: found, reply } if found < id => {
+                    if let Reply::Sockets(labels) = reply {
+                        self.socket.descriptors(labels.len())?;
+                    }
+                }
                 ServerFrame::Fault { message } => return Err(ClientError::Fault { message }),
                 other => return Err(unexpected(&other)),
             }
@@ -225,7 +301,7 @@ impl From<WireError> for ClientError {
         match error {
             WireError::Io(error) => Self::Io(error),
             WireError::TooLong => Self::TooLong,
-            WireError::Json(_) => Self::Unexpected(error.to_string()),
+            WireError::Json(_) | WireError::NoDescriptors => Self::Unexpected(error.to_string()),
         }
     }
 }

@@ -2,9 +2,13 @@
 
 use std::{
     io,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    net::SocketAddr,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -16,11 +20,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::wire::{
-    Call, FramedSocket, Hello, PROTOCOL, Refusal, Reply, Request, ServerFrame, WireError,
+    Call, FramedSocket, Hello, MAX_PER_FRAME, PROTOCOL, Refusal, Reply, Request, ServerFrame,
+    SocketLabel, WireError,
 };
 use crate::{
-    balancer::{ApplyError, Ended, Handle},
+    balancer::{ApplyError, Ended, Handle, Inherited},
+    bind,
     event::{Hub, Subscription},
+    run::End,
 };
 
 /// Clients at once: a daemon, its successor, and people who look. One more
@@ -55,8 +62,14 @@ pub enum SocketError {
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
     listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode: a successor may have put its own socket at the path.
+    place: Arc<Place>,
+}
+
+/// Where the control socket is. Removed from there when dropped.
+#[derive(Debug)]
+struct Place {
+    path: Mutex<PathBuf>,
+    /// Device and inode: somebody may have put another socket at the path.
     file: (u64, u64),
 }
 
@@ -65,8 +78,8 @@ pub(crate) struct ControlSocket {
 pub(crate) struct Service {
     pub(crate) balancer: Handle,
     pub(crate) events: Hub,
-    /// Cancelled when a client asks for the end.
-    pub(crate) shutdown: CancellationToken,
+    /// How a client asks for the end.
+    pub(crate) end: End,
     /// Cancelled at the end itself: clients are hung up on.
     pub(crate) ended: CancellationToken,
 }
@@ -95,8 +108,10 @@ impl ControlSocket {
         let file = std::fs::symlink_metadata(path).map_err(io_error)?;
         Ok(Self {
             listener,
-            path: path.to_owned(),
-            file: (file.dev(), file.ino()),
+            place: Arc::new(Place {
+                path: Mutex::new(path.to_owned()),
+                file: (file.dev(), file.ino()),
+            }),
         })
     }
 
@@ -110,9 +125,10 @@ impl ControlSocket {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let service = service.clone();
+                    let place = Arc::clone(&self.place);
                     let ended = service.ended.clone();
                     tokio::spawn(ended.run_until_cancelled_owned(async move {
-                        serve_client(stream, service).await;
+                        serve_client(stream, service, &place).await;
                         drop(permit);
                     }));
                 }
@@ -125,12 +141,31 @@ impl ControlSocket {
     }
 }
 
-impl Drop for ControlSocket {
+impl Place {
+    /// Moves the socket to a path that no other balancer uses; it has the
+    /// number of the socket's file, which is its own.
+    fn step_aside(&self) -> io::Result<PathBuf> {
+        let mut path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = format!(".{}", self.file.1);
+        if path.as_os_str().to_string_lossy().ends_with(&number) {
+            return Ok(path.clone());
+        }
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(&number);
+        let aside = PathBuf::from(aside);
+        std::fs::rename(&*path, &aside)?;
+        path.clone_from(&aside);
+        Ok(aside)
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        let is_ours = std::fs::symlink_metadata(&self.path)
+        let path = self.path.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let is_ours = std::fs::symlink_metadata(&path)
             .is_ok_and(|file| (file.dev(), file.ino()) == self.file);
-        if is_ours && let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove the control socket");
+        if is_ours && let Err(error) = std::fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "cannot remove the control socket");
         }
     }
 }
@@ -170,9 +205,9 @@ enum ClientFault {
     Ended(#[from] Ended),
 }
 
-async fn serve_client(stream: UnixStream, service: Service) {
+async fn serve_client(stream: UnixStream, service: Service, place: &Place) {
     let mut socket = FramedSocket::new(stream);
-    let Err(fault) = converse(&mut socket, &service).await else {
+    let Err(fault) = converse(&mut socket, &service, place).await else {
         return;
     };
     tracing::warn!(error = %fault, "control client disconnected");
@@ -181,10 +216,14 @@ async fn serve_client(stream: UnixStream, service: Service) {
     };
     // Told as far as it can be: a client that is gone, or takes nothing,
     // misses it.
-    let _ = send(&mut socket, &farewell).await;
+    let _ = send(&mut socket, &farewell, vec![]).await;
 }
 
-async fn converse(socket: &mut FramedSocket, service: &Service) -> Result<(), ClientFault> {
+async fn converse(
+    socket: &mut FramedSocket,
+    service: &Service,
+    place: &Place,
+) -> Result<(), ClientFault> {
     let hello = timeout(PATIENCE, socket.receive::<Hello>()).await;
     let Some(hello) = hello.map_err(|_| ClientFault::Silent)?? else {
         return Ok(());
@@ -192,47 +231,113 @@ async fn converse(socket: &mut FramedSocket, service: &Service) -> Result<(), Cl
     if hello.protocol != PROTOCOL {
         return Err(ClientFault::Protocol(hello.protocol));
     }
-    send(socket, &ServerFrame::Hello { protocol: PROTOCOL }).await?;
-    let mut subscription = None;
-    loop {
-        let call = tokio::select! {
-            call = socket.receive::<Call>() => call?,
-            event = next_event(&mut subscription) => {
-                send(socket, &ServerFrame::Event(event)).await?;
-                continue;
+    send(socket, &ServerFrame::Hello { protocol: PROTOCOL }, vec![]).await?;
+    let mut conversation = Conversation {
+        socket,
+        service,
+        place,
+        subscription: None,
+    };
+    conversation.go_on().await
+}
+
+/// With a client that has said hello.
+struct Conversation<'a> {
+    socket: &'a mut FramedSocket,
+    service: &'a Service,
+    place: &'a Place,
+    subscription: Option<Subscription>,
+}
+
+/// A reply, and the descriptors that go with it.
+type Answer = (Reply, Vec<Arc<OwnedFd>>);
+
+impl Conversation<'_> {
+    async fn go_on(&mut self) -> Result<(), ClientFault> {
+        loop {
+            let call = tokio::select! {
+                call = self.socket.receive::<Call>() => call?,
+                event = next_event(&mut self.subscription) => {
+                    send(self.socket, &ServerFrame::Event(event), vec![]).await?;
+                    continue;
+                }
+            };
+            let Some(Call { id, request }) = call else {
+                return Ok(());
+            };
+            let patience = match &request {
+                Request::Shutdown => Some(self.service.end.patience()),
+                Request::Retire { patience_ms } => Some(Duration::from_millis(*patience_ms)),
+                _ => None,
+            };
+            let (reply, descriptors) = self.answer(request).await?;
+            let sent = send(self.socket, &ServerFrame::Reply { id, reply }, descriptors).await;
+            if let Some(patience) = patience {
+                // After the reply, lest the process ends before it is out.
+                self.service.end.ask(patience);
             }
-        };
-        let Some(Call { id, request }) = call else {
-            return Ok(());
-        };
-        let ends = matches!(request, Request::Shutdown);
-        let reply = answer(request, service, &mut subscription).await?;
-        let sent = send(socket, &ServerFrame::Reply { id, reply }).await;
-        if ends {
-            // After the reply, lest the process ends before it is out.
-            service.shutdown.cancel();
+            sent?;
         }
-        sent?;
+    }
+
+    async fn answer(&mut self, request: Request) -> Result<Answer, ClientFault> {
+        let service = self.service;
+        let reply = match request {
+            Request::SetTable(table) => match service.balancer.set_table(table).await? {
+                Ok(ack) => Reply::Applied(ack),
+                Err(error) => Reply::Refused(error.into()),
+            },
+            Request::Status => Reply::Status(Box::new(service.balancer.status().await?)),
+            Request::Subscribe => {
+                self.subscription = Some(service.events.subscribe());
+                Reply::Subscribed
+            }
+            Request::Sockets { after } => return sockets(after, service).await,
+            Request::Inherit { addresses } => {
+                let sockets = self.socket.descriptors(addresses.len())?;
+                inherit(&addresses, sockets, service).await?
+            }
+            Request::StepAside => match self.place.step_aside() {
+                Ok(control) => Reply::SteppedAside { control },
+                Err(error) => Reply::Refused(Refusal::Stuck {
+                    reason: error.to_string(),
+                }),
+            },
+            Request::Shutdown | Request::Retire { .. } => Reply::ShuttingDown,
+        };
+        Ok((reply, vec![]))
     }
 }
 
-async fn answer(
-    request: Request,
+async fn sockets(after: u32, service: &Service) -> Result<Answer, ClientFault> {
+    let mut open = service.balancer.sockets(after).await?;
+    open.truncate(MAX_PER_FRAME);
+    let labels = open.iter().map(|one| SocketLabel {
+        id: one.id,
+        address: one.address,
+    });
+    let reply = Reply::Sockets(labels.collect());
+    Ok((reply, open.into_iter().map(|one| one.socket).collect()))
+}
+
+/// All of them or none.
+async fn inherit(
+    addresses: &[SocketAddr],
+    sockets: Vec<OwnedFd>,
     service: &Service,
-    subscription: &mut Option<Subscription>,
 ) -> Result<Reply, ClientFault> {
-    Ok(match request {
-        Request::SetTable(table) => match service.balancer.set_table(table).await? {
-            Ok(ack) => Reply::Applied(ack),
-            Err(error) => Reply::Refused(error.into()),
-        },
-        Request::Status => Reply::Status(Box::new(service.balancer.status().await?)),
-        Request::Subscribe => {
-            *subscription = Some(service.events.subscribe());
-            Reply::Subscribed
-        }
-        Request::Shutdown => Reply::ShuttingDown,
-    })
+    let mut inherited = Inherited::new();
+    for (address, socket) in addresses.iter().zip(sockets) {
+        match bind::take_over(*address, socket) {
+            Ok(socket) => inherited.insert(*address, socket),
+            Err(error) => {
+                tracing::warn!(%address, %error, "a socket handed over is not what it should be");
+                return Ok(Reply::Refused(Refusal::NotListening { address: *address }));
+            }
+        };
+    }
+    service.balancer.inherit(inherited).await?;
+    Ok(Reply::Inherited)
 }
 
 async fn next_event(subscription: &mut Option<Subscription>) -> crate::event::Event {
@@ -242,8 +347,12 @@ async fn next_event(subscription: &mut Option<Subscription>) -> crate::event::Ev
     }
 }
 
-async fn send(socket: &mut FramedSocket, frame: &ServerFrame) -> Result<(), ClientFault> {
-    let sent = timeout(PATIENCE, socket.send(frame)).await;
+async fn send(
+    socket: &mut FramedSocket,
+    frame: &ServerFrame,
+    descriptors: Vec<Arc<OwnedFd>>,
+) -> Result<(), ClientFault> {
+    let sent = timeout(PATIENCE, socket.send_with(frame, descriptors)).await;
     Ok(sent.map_err(|_| ClientFault::Slow)??)
 }
 
@@ -254,7 +363,6 @@ impl From<ApplyError> for Refusal {
             ApplyError::Invalid { .. } => Self::InvalidTable {
                 reason: error.to_string(),
             },
-            ApplyError::ShuttingDown => Self::ShuttingDown,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What goes over the control socket, and how it is framed.
 
-use std::io;
+use std::{io, net::SocketAddr, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
+use super::descriptors::DescriptorStream;
+pub(super) use super::descriptors::MAX_PER_FRAME;
 use crate::{
     event::Event,
     status::{Ack, Status},
@@ -42,7 +44,31 @@ pub(super) enum Request {
     SetTable(Table),
     Status,
     Subscribe,
+    /// Duplicates of the listening sockets that were opened after this one;
+    /// 0 for all.
+    Sockets {
+        after: u32,
+    },
+    /// Listening sockets of an earlier balancer; as many descriptors come with
+    /// the frame.
+    Inherit {
+        addresses: Vec<SocketAddr>,
+    },
+    /// Free the path of the control socket for a successor.
+    StepAside,
     Shutdown,
+    /// The same as `Shutdown`, with a time of its own for the connections.
+    Retire {
+        patience_ms: u64,
+    },
+}
+
+/// A listening socket whose descriptor comes with the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SocketLabel {
+    /// Grows with each socket that a balancer opens.
+    pub(super) id: u32,
+    pub(super) address: SocketAddr,
 }
 
 /// A frame of the server.
@@ -70,6 +96,12 @@ pub(super) enum Reply {
     Applied(Ack),
     Status(Box<Status>),
     Subscribed,
+    /// The oldest of those asked for, at most [`MAX_PER_FRAME`] of them.
+    Sockets(Vec<SocketLabel>),
+    Inherited,
+    SteppedAside {
+        control: PathBuf,
+    },
     ShuttingDown,
     Refused(Refusal),
 }
@@ -93,9 +125,18 @@ pub enum Refusal {
         /// The first flaw.
         reason: String,
     },
-    /// The balancer is ending.
-    #[error("the balancer is shutting down and takes no more tables")]
-    ShuttingDown,
+    /// What was handed over is no socket that listens on the address named.
+    #[error("the socket handed over for {address} does not listen there")]
+    NotListening {
+        /// The address it should listen on.
+        address: SocketAddr,
+    },
+    /// The control socket's path cannot be freed.
+    #[error("the balancer cannot free the path of its control socket: {reason}")]
+    Stuck {
+        /// What the system said.
+        reason: String,
+    },
 }
 
 /// Why a frame could not be sent or received.
@@ -107,6 +148,8 @@ pub(super) enum WireError {
     TooLong,
     #[error("a frame is not valid JSON of this protocol: {0}")]
     Json(serde_json::Error),
+    #[error("a frame came without its descriptors")]
+    NoDescriptors,
 }
 
 impl From<io::Error> for WireError {
@@ -124,14 +167,14 @@ impl From<io::Error> for WireError {
 
 /// A control connection that speaks in frames.
 #[derive(Debug)]
-pub(super) struct FramedSocket(Framed<UnixStream, LengthDelimitedCodec>);
+pub(super) struct FramedSocket(Framed<DescriptorStream, LengthDelimitedCodec>);
 
 impl FramedSocket {
     pub(super) fn new(stream: UnixStream) -> Self {
         let codec = LengthDelimitedCodec::builder()
             .max_frame_length(MAX_FRAME_LEN)
             .new_codec();
-        Self(Framed::new(stream, codec))
+        Self(Framed::new(DescriptorStream::new(stream), codec))
     }
 
     /// Sends one frame. After an error or a cancelled call, part of a frame may
@@ -150,5 +193,24 @@ impl FramedSocket {
                 .map(Some)
                 .map_err(WireError::Json),
         }
+    }
+
+    /// Sends one frame and its descriptors, of which there is none that it does
+    /// not name.
+    pub(super) async fn send_with(
+        &mut self,
+        message: &impl Serialize,
+        descriptors: Vec<Arc<OwnedFd>>,
+    ) -> Result<(), WireError> {
+        self.0.get_mut().enclose(descriptors);
+        self.send(message).await
+    }
+
+    /// The descriptors of the frame that was received last.
+    pub(super) fn descriptors(&mut self, count: usize) -> Result<Vec<OwnedFd>, WireError> {
+        self.0
+            .get_mut()
+            .claim(count)
+            .ok_or(WireError::NoDescriptors)
     }
 }

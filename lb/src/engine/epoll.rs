@@ -184,7 +184,11 @@ impl Epoll {
             self.begin(arrival);
         }
         if let Some(snapshot) = post.snapshot {
-            self.acceptor.take_over(&snapshot, &self.tools);
+            let mut last = Vec::new();
+            self.acceptor.take_over(&snapshot, &self.tools, &mut last);
+            for arrival in last {
+                self.begin(arrival);
+            }
             let generation = snapshot.generation;
             // Before it is acknowledged: it may be the last to hold a socket.
             drop(snapshot);

@@ -46,7 +46,7 @@ fn listening(shared: &Shared, endpoint: SocketAddr) -> (Arc<Listening>, SocketAd
     let address = listener.local_addr().unwrap();
     let listening = Listening {
         id: 1,
-        socket: listener.into(),
+        socket: Arc::new(listener.into()),
         port: Arc::new(port),
     };
     (Arc::new(listening), address)

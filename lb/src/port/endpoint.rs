@@ -6,8 +6,10 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
+use super::times::Times;
 use crate::{
     connection::Moved,
     event::{Event, Hub},
@@ -23,6 +25,7 @@ pub(crate) struct Counters {
     pub(crate) connect_failures: AtomicU64,
     pub(crate) bytes_to_endpoint: AtomicU64,
     pub(crate) bytes_to_client: AtomicU64,
+    pub(crate) connect_times: Times,
 }
 
 impl Counters {
@@ -114,6 +117,7 @@ pub(crate) struct Lease {
     endpoint: Arc<Endpoint>,
     port: Arc<Counters>,
     events: Hub,
+    begun: Instant,
 }
 
 impl Lease {
@@ -126,6 +130,7 @@ impl Lease {
             endpoint,
             port,
             events,
+            begun: Instant::now(),
         }
     }
 
@@ -134,11 +139,11 @@ impl Lease {
     }
 
     pub(crate) fn count_connected(&self) {
-        self.endpoint
-            .counters
-            .connections
-            .fetch_add(1, Ordering::Relaxed);
-        self.port.connections.fetch_add(1, Ordering::Relaxed);
+        let took = self.begun.elapsed();
+        for counters in [&self.endpoint.counters, &*self.port] {
+            counters.connections.fetch_add(1, Ordering::Relaxed);
+            counters.connect_times.count(took);
+        }
     }
 
     pub(crate) fn count_failure(&self) {

@@ -2,7 +2,7 @@
 
 use std::{io::ErrorKind, time::Duration};
 
-use swarmlet_lb::control::{ClientError, Refusal};
+use swarmlet_lb::control::ClientError;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -35,15 +35,11 @@ async fn it_drains_and_ends_with_its_last_connection() {
     let status = mesh.client.status().await.unwrap();
     assert!(status.shutting_down);
     assert_eq!(status.listeners[0].traffic.active, 1);
-    let refused = mesh
-        .client
-        .set_table(&Default::default())
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(refused, ClientError::Refused(Refusal::ShuttingDown)),
-        "{refused}"
-    );
+    // Tables are welcome still, but open no port.
+    let other = own_port();
+    assert_eq!(mesh.set(&[listener(other, vec![])]).await.port_errors, []);
+    let error = TcpStream::connect((own_ip(), other)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 
     stream.write_all(b"y").await.unwrap();
     soon("the echo", stream.read_exact(&mut [0])).await.unwrap();

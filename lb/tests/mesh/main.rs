@@ -9,6 +9,7 @@
 mod balance;
 mod control;
 mod failures;
+mod handover;
 mod hostile;
 mod lifecycle;
 mod policies;

@@ -1,16 +1,19 @@
 //! A connection to a balancer's process.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
+use swarmlet_lb::Event;
 use swarmlet_lb::control::{Client, ClientError, Events};
 use swarmlet_lb::status::Status;
 use swarmlet_lb::table::Table;
 
 use super::process;
-use crate::daemon::store::{Layout, write_pid};
+use crate::daemon::store::Layout;
 
 /// Time for a process that was just started to answer; it does within milliseconds, but for
 /// a machine that is busy.
@@ -20,46 +23,38 @@ const START_DEADLINE: Duration = Duration::from_secs(5);
 const START_POLL: Duration = Duration::from_millis(5);
 
 /// A connection, and a second one for what the balancer tells by itself.
-pub(super) struct Link {
+pub(crate) struct Link {
     client: Client,
     events: Events,
-    pid: u32,
+    control: PathBuf,
+    /// What it said of itself when it was connected to.
+    first: Status,
+    leaving: bool,
 }
 
 impl Link {
-    /// Connects to the process that runs.
-    pub(super) async fn adopt(layout: &Layout) -> Result<Self, ClientError> {
-        let mut client = Client::connect(layout.lb_socket()).await?;
+    /// Connects to the process whose control socket this is.
+    pub(crate) async fn connect(control: &Path) -> Result<Self, ClientError> {
+        let mut client = Client::connect(control).await?;
         let events = client.events().await?;
-        let status = client.status().await?;
+        let first = client.status().await?;
         Ok(Self {
             client,
             events,
-            pid: status.pid,
+            control: control.to_owned(),
+            leaving: first.shutting_down,
+            first,
         })
     }
 
-    /// Connects to the process that runs, or starts one and connects to that.
-    pub(super) async fn adopt_or_start(layout: &Layout, ingress: &[IpAddr]) -> Result<Self> {
-        let link = match Self::adopt(layout).await {
-            Ok(link) => {
-                tracing::info!(pid = link.pid, "adopted the balancer");
-                link
-            }
-            Err(ClientError::Connect { .. }) => Self::start(layout, ingress).await?,
-            Err(error) => return Err(error).context("cannot talk to the balancer that runs"),
-        };
-        write_pid(&layout.lb_pid(), link.pid)?;
-        Ok(link)
-    }
-
-    async fn start(layout: &Layout, ingress: &[IpAddr]) -> Result<Self> {
+    /// Starts a process and connects to it.
+    pub(super) async fn start(layout: &Layout, ingress: &[IpAddr]) -> Result<Self> {
         let mut child = process::spawn(layout, ingress)?;
         let deadline = tokio::time::Instant::now() + START_DEADLINE;
         loop {
-            match Self::adopt(layout).await {
+            match Self::connect(&layout.lb_socket()).await {
                 Ok(link) => {
-                    tracing::info!(pid = link.pid, "started the balancer");
+                    tracing::info!(pid = link.pid(), "started the balancer");
                     // It is this process's child for as long as this process lives: wait for
                     // it, so that it leaves no zombie.
                     tokio::spawn(async move {
@@ -88,12 +83,36 @@ impl Link {
         }
     }
 
-    /// Waits until the balancer has something to tell.
-    pub(super) async fn event(&mut self) -> Result<(), ClientError> {
-        self.events.next().await.map(|_| ())
+    pub(crate) fn pid(&self) -> u32 {
+        self.first.pid
     }
 
-    pub(super) async fn set_table(&mut self, table: &Table) -> Result<(), ClientError> {
+    /// Where its control socket is now.
+    pub(super) fn control(&self) -> &Path {
+        &self.control
+    }
+
+    /// What it said of itself when it was connected to.
+    pub(super) fn first(&self) -> &Status {
+        &self.first
+    }
+
+    /// It has told that it listens no more.
+    pub(super) fn note_leaving(&mut self) {
+        self.leaving = true;
+    }
+
+    /// Whether it listens no more.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// Waits until the balancer has something to tell.
+    pub(super) async fn event(&mut self) -> Result<Event, ClientError> {
+        self.events.next().await
+    }
+
+    pub(super) async fn set_table(&mut self, table: &Arc<Table>) -> Result<(), ClientError> {
         self.client.set_table(table).await.map(|_| ())
     }
 
@@ -101,27 +120,38 @@ impl Link {
         self.client.status().await
     }
 
+    /// Has it make room for a successor at the control socket.
+    pub(super) async fn step_aside(&mut self) -> Result<(), ClientError> {
+        self.control = self.client.step_aside().await?;
+        Ok(())
+    }
+
+    /// Has it end with its connections, or after `patience`.
+    pub(super) async fn retire(&mut self, patience: Duration) -> Result<(), ClientError> {
+        self.client.retire(patience).await
+    }
+
     /// Makes room for another process, where this one does not answer but still holds the
     /// ports.
     pub(super) fn give_up(&self, error: &ClientError) {
         if matches!(error, ClientError::TimedOut) {
-            tracing::error!(pid = self.pid, "the balancer hangs, replacing it");
+            tracing::error!(pid = self.pid(), "the balancer hangs, replacing it");
             self.kill();
         }
     }
 
     /// Asks the process to end and waits for it; kills it after `grace`.
-    pub(super) async fn stop(mut self, grace: Duration) {
-        let asked = self.client.shutdown().await;
+    pub(crate) async fn stop(mut self, grace: Duration) {
+        let asked = self.client.retire(grace).await;
         let ended = async { while self.events.next().await.is_ok() {} };
-        let waited = tokio::time::timeout(grace, ended).await;
+        let waited = tokio::time::timeout(grace + grace / 2, ended).await;
         if asked.is_err() || waited.is_err() {
             self.kill();
         }
     }
 
-    fn kill(&self) {
-        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+    pub(super) fn kill(&self) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
         // The number is the one that the process itself told over a connection that stands,
         // so it cannot be another's; it may be gone already.
         if let Some(pid) = pid {

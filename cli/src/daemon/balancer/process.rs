@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
+use swarmlet_lb::standalone::Start;
 use tokio::process::{Child, Command};
 
 use crate::args::LbArgs;
@@ -47,7 +48,12 @@ pub(crate) fn run(args: &LbArgs) -> Result<()> {
         .build()
         .context("cannot start the runtime")?;
     if let Some(file) = &args.config {
-        runtime.block_on(swarmlet_lb::standalone::run(file))?;
+        let start = if args.takeover {
+            Start::TakeOver
+        } else {
+            Start::Alone
+        };
+        runtime.block_on(swarmlet_lb::standalone::run(file, start))?;
     }
     if let Some(control) = &args.control {
         let mut config = swarmlet_lb::Config::new(control);

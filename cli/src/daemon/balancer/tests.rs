@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use swarmlet_agent::{RoutedEndpoint, RoutedListener};
 use swarmlet_core::model::{LbPolicy, Protocol, TaskId};
 use swarmlet_lb::status::{
-    EndpointCondition, EndpointStatus, ListenerStatus, RemovedEndpoint, Status, Traffic,
+    ConnectTimes, EndpointCondition, EndpointStatus, ListenerStatus, RemovedEndpoint, Status,
+    Traffic,
 };
 use swarmlet_lb::table::EndpointState;
 
@@ -49,10 +50,13 @@ fn reports_sum_up_what_drains() {
         address: "10.0.0.1:20000".parse().unwrap(),
         weight: 1,
         condition,
+        since_ms: 0,
+        reason: String::new(),
         traffic: Traffic {
             active,
             ..Traffic::default()
         },
+        connect_times: ConnectTimes::default(),
     };
     let listener = |port, error: Option<&str>| ListenerStatus {
         port,
@@ -62,13 +66,15 @@ fn reports_sum_up_what_drains() {
         accepted: 0,
         unserved: 0,
         traffic: Traffic::default(),
+        connect_times: ConnectTimes::default(),
         endpoints: vec![
             endpoint(1, EndpointCondition::Ready, 5),
             endpoint(2, EndpointCondition::Draining, 2),
         ],
     };
-    let status = Status {
-        table_version: 9,
+    let status = |version| Status {
+        table_version: version,
+        program: String::new(),
         pid: 1,
         started_at_ms: 0,
         shutting_down: false,
@@ -80,7 +86,7 @@ fn reports_sum_up_what_drains() {
             active: 1,
         }],
     };
-    let report = translate::report(&status);
+    let report = translate::report(&[status(9)]);
     assert_eq!(report.version, 9);
     assert_eq!(
         report.draining,
@@ -88,4 +94,13 @@ fn reports_sum_up_what_drains() {
     );
     assert_eq!(report.port_problems.len(), 1);
     assert_eq!(report.port_problems[0].port, 81);
+
+    // One that was replaced and has not taken the newest table yet.
+    let report = translate::report(&[status(9), status(8)]);
+    assert_eq!(report.version, 9);
+    assert_eq!(
+        report.draining,
+        BTreeMap::from([(task(2), 8), (task(3), 2)])
+    );
+    assert_eq!(report.port_problems.len(), 1);
 }

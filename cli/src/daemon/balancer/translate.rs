@@ -42,8 +42,9 @@ pub(super) fn table(table: &RoutedTable) -> Table {
     }
 }
 
-/// What the agent has to know of the balancer's state.
-pub(super) fn report(status: &Status) -> SinkReport {
+/// What the agent has to know: of the balancer that listens, which is the first, and of the
+/// connections that those before it still have.
+pub(super) fn report(generations: &[Status]) -> SinkReport {
     let mut draining: BTreeMap<TaskId, u64> = BTreeMap::new();
     // A task with several published ports is several endpoints.
     let mut add = |id: &str, active: u64| {
@@ -51,22 +52,24 @@ pub(super) fn report(status: &Status) -> SinkReport {
             *draining.entry(task).or_default() += active;
         }
     };
-    for endpoint in status
-        .listeners
-        .iter()
-        .flat_map(|listener| &listener.endpoints)
-    {
-        if endpoint.condition == EndpointCondition::Draining {
-            add(&endpoint.id, endpoint.traffic.active);
+    for status in generations {
+        let listeners = &status.listeners;
+        for endpoint in listeners.iter().flat_map(|listener| &listener.endpoints) {
+            if endpoint.condition == EndpointCondition::Draining {
+                add(&endpoint.id, endpoint.traffic.active);
+            }
+        }
+        for removed in &status.removed {
+            add(&removed.id, removed.active);
         }
     }
-    for removed in &status.removed {
-        add(&removed.id, removed.active);
-    }
+    let current = generations.first();
     SinkReport {
-        version: status.table_version,
+        version: current.map_or(0, |status| status.table_version),
         draining,
-        port_problems: port_errors(status)
+        port_problems: current
+            .map(port_errors)
+            .unwrap_or_default()
             .into_iter()
             .map(|error| PortProblem {
                 port: error.port,

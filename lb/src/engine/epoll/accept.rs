@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    os::fd::OwnedFd,
     sync::Arc,
 };
 
@@ -13,6 +14,7 @@ use rustix::{
 use super::{Token, Tools};
 use crate::{
     engine::{Listening, Snapshot, mailbox::Arrival},
+    shared::Permit,
     socket::{AcceptAdvice, advise},
 };
 
@@ -23,6 +25,8 @@ const MAX_BATCH: usize = 16;
 /// looks for room. Long enough not to spin, short enough that nobody gives up
 /// on the connect meanwhile.
 const PAUSE_MS: u64 = 100;
+/// What clients' sockets are made with.
+const ACCEPTED: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 
 /// The listening sockets of an engine.
 #[derive(Default)]
@@ -48,14 +52,21 @@ struct Pause {
 }
 
 impl Acceptor {
-    /// Listens on what the snapshot has, and on nothing else.
-    pub(super) fn take_over(&mut self, snapshot: &Snapshot, tools: &Tools) {
+    /// Listens on what the snapshot has, and on nothing else. Puts into
+    /// `accepted` who waited at sockets that are given up.
+    pub(super) fn take_over(
+        &mut self,
+        snapshot: &Snapshot,
+        tools: &Tools,
+        accepted: &mut Vec<Arrival>,
+    ) {
         let wanted: HashSet<u32> = snapshot.listening.iter().map(|one| one.id).collect();
         let is_paused = self.paused.is_some();
         self.listening.retain(|id, listener| {
             let stays = wanted.contains(id);
             if !stays && !is_paused {
                 listener.deregister(tools);
+                listener.accept_last(tools, accepted);
             }
             stays
         });
@@ -78,24 +89,14 @@ impl Acceptor {
         let Some(listener) = self.listening.get_mut(&id) else {
             return;
         };
-        let listening = &listener.listening;
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let mut tries = 0;
         while tries < listener.batch {
             let Some(permit) = tools.shared().room.take() else {
                 self.pause(tools, true);
                 return;
             };
-            match accept_with(&listening.socket, flags) {
-                Ok(client) => {
-                    listening.port.count_accepted();
-                    let port = Arc::clone(&listening.port);
-                    accepted.push(Arrival {
-                        client,
-                        port,
-                        permit,
-                    });
-                }
+            match accept_with(&listener.listening.socket, ACCEPTED) {
+                Ok(client) => accepted.push(listener.arrival(client, permit)),
                 Err(error) => match advise(error) {
                     AcceptAdvice::AgainAtOnce => {}
                     AcceptAdvice::Wait => {
@@ -164,6 +165,29 @@ impl Listener {
         if let Err(error) = epoll::add(&tools.epoll, &self.listening.socket, token, flags) {
             // Other threads may still be able to.
             tracing::error!(%error, "cannot register a listening socket");
+        }
+    }
+
+    /// Accepts who is in the queue, after [`Listener::deregister`]. The socket
+    /// may live on in another process, and of all that wait for it the kernel
+    /// wakes one for each client: of a client for whom this thread was woken the
+    /// others know nothing.
+    fn accept_last(&self, tools: &Tools, accepted: &mut Vec<Arrival>) {
+        while let Some(permit) = tools.shared().room.take() {
+            match accept_with(&self.listening.socket, ACCEPTED) {
+                Ok(client) => accepted.push(self.arrival(client, permit)),
+                Err(error) if advise(error) == AcceptAdvice::AgainAtOnce => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn arrival(&self, client: OwnedFd, permit: Permit) -> Arrival {
+        self.listening.port.count_accepted();
+        Arrival {
+            client,
+            port: Arc::clone(&self.listening.port),
+            permit,
         }
     }
 
