@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::description::NodeFacts;
+use crate::description::{GenericResources, NodeFacts};
 use crate::ports::Ports;
 use crate::routing::{Router, SinkReport, TableSink};
 use crate::runtime::{Runtime, Scope};
@@ -48,6 +48,8 @@ pub struct AgentConfig {
     pub task_ports: (u16, u16),
     /// What tasks may not reserve, for the system itself.
     pub reserve: Resources,
+    /// What it has besides CPU and memory.
+    pub generic: GenericResources,
     /// Managers to try where none are known from an earlier session.
     pub managers: Vec<SocketAddr>,
 }
@@ -60,7 +62,8 @@ impl AgentConfig {
             hostname: self.hostname.clone(),
             advertise: self.advertise,
             task_ports: self.task_ports,
-            reserve: self.reserve,
+            reserve: self.reserve.clone(),
+            generic: self.generic.clone(),
         }
     }
 

@@ -20,6 +20,17 @@ pub struct NodeFacts {
     pub task_ports: (u16, u16),
     /// What tasks may not reserve, for the system itself.
     pub reserve: Resources,
+    /// Generic resources, by kind, with their names where they have some.
+    pub generic: GenericResources,
+}
+
+/// What a node has besides CPU and memory, such as GPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GenericResources {
+    /// How many of each kind.
+    pub amounts: BTreeMap<String, u64>,
+    /// The names of those that have some: as many as the amount of their kind.
+    pub names: BTreeMap<String, Vec<String>>,
 }
 
 /// How long an engine may take to describe itself. A session does not begin before, and a
@@ -51,7 +62,10 @@ pub async fn describe(facts: &NodeFacts, runtime: &dyn Runtime) -> NodeDescripti
         resources: Resources {
             nano_cpus: free(engine.resources.nano_cpus, facts.reserve.nano_cpus),
             memory_bytes: free(engine.resources.memory_bytes, facts.reserve.memory_bytes),
+            pids: 0,
+            generic: facts.generic.amounts.clone(),
         },
+        generic_names: facts.generic.names.clone(),
         runtime: runtime.kind(),
         engine_version: engine.version,
         engine_labels: engine.labels,

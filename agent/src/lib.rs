@@ -23,6 +23,6 @@ pub mod whoami;
 mod worker;
 
 pub use agent::{Agent, AgentConfig, AgentError};
-pub use description::{NodeFacts, describe};
+pub use description::{GenericResources, NodeFacts, describe};
 pub use routing::{RoutedEndpoint, RoutedListener, RoutedTable, SinkError, SinkReport, TableSink};
 pub use session::Connection;

@@ -265,6 +265,7 @@ impl Node {
             hostname: "host1".to_owned(),
             task_ports: (43_300, 43_399),
             reserve: Resources::default(),
+            generic: crate::GenericResources::default(),
             managers: managers.to_vec(),
         }
     }

@@ -11,7 +11,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use swarmlet_core::model::{
-    ContainerSpec, LbPolicy, Placement, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+    ContainerSpec, LbPolicy, Placement, ResourceRequirements, Resources, ServiceMode, ServiceSpec,
+    TaskSpec, UpdateConfig,
 };
 
 use crate::args::CreateArgs;
@@ -47,8 +48,18 @@ pub(crate) fn service_spec(args: &CreateArgs) -> Result<ServiceSpec> {
         mode: ServiceMode::Replicated { replicas: 1 },
         task: TaskSpec {
             containers: vec![container],
+            resources: ResourceRequirements {
+                reservations: Resources {
+                    generic: args.generic_resource.iter().cloned().collect(),
+                    ..Resources::default()
+                },
+                ..ResourceRequirements::default()
+            },
             placement: Placement {
                 constraints: args.constraint.clone(),
+                preferences: args.placement_pref.clone(),
+                platforms: args.platform.clone(),
+                ..Placement::default()
             },
             ..TaskSpec::default()
         },

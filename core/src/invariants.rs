@@ -40,7 +40,8 @@ pub fn check_step(before: &State, after: &State) -> Result<(), Violation> {
     step::services(before, after)?;
     step::tasks(before, after)?;
     update::steps(before, after)?;
-    step::capacity(before, after)
+    step::capacity(before, after)?;
+    step::per_node(before, after)
 }
 
 /// Checks that what is, is what was asked for: each service has its number of tasks, they run

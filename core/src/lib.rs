@@ -9,7 +9,7 @@
 //! verb does to the [`state`]), and then the deciders: [`orchestrator`] (which tasks there
 //! should be, and with its `updater` in which order they are replaced), [`scheduler`] (where they go), [`drain`] (when they may stop), [`liveness`]
 //! (which nodes are there) and [`endpoints`] (who answers on a published port).
-//! [`next_deadline`] says when they are to be asked again although nothing has happened, and
+//! [`plan`](plan::plan) runs them all on a copy, for whoever wants to know before. [`next_deadline`] says when they are to be asked again although nothing has happened, and
 //! [`invariants`] what must hold after every step.
 
 pub mod apply;
@@ -23,6 +23,7 @@ pub mod invariants;
 pub mod liveness;
 pub mod model;
 pub mod orchestrator;
+pub mod plan;
 pub mod random;
 pub mod scheduler;
 pub mod schema;

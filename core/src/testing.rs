@@ -42,7 +42,9 @@ pub(crate) fn node(number: u8) -> Node {
             resources: Resources {
                 nano_cpus: 4_000_000_000,
                 memory_bytes: 8 << 30,
+                ..Resources::default()
             },
+            generic_names: BTreeMap::new(),
             runtime: RuntimeKind::Docker,
             engine_version: "29.0".to_owned(),
             engine_labels: BTreeMap::new(),

@@ -10,6 +10,7 @@ mod container;
 mod endpoints;
 mod field;
 mod node;
+mod placement;
 mod ports;
 mod service;
 mod snapshot;

@@ -7,6 +7,7 @@
 
 pub mod docker;
 mod exits;
+mod generic;
 mod placeholder;
 pub mod process;
 
@@ -289,6 +290,7 @@ pub(crate) fn machine() -> (Resources, String) {
     let resources = Resources {
         nano_cpus: cores as u64 * 1_000_000_000,
         memory_bytes: u64::from(info.mem_unit).saturating_mul(info.totalram as u64),
+        ..Resources::default()
     };
     (resources, go_arch(std::env::consts::ARCH).to_owned())
 }

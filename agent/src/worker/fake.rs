@@ -32,6 +32,7 @@ pub(crate) fn task(id: u128, edit: impl FnOnce(&mut Task)) -> Task {
         service_name: "ng".to_owned(),
         slot: 1,
         node: Some(NodeId::from_random(1)),
+        generic_names: Default::default(),
         spec: TaskSpec {
             containers: vec![container],
             ..TaskSpec::default()

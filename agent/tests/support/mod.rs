@@ -14,6 +14,7 @@ pub(crate) fn with_container(id: u128, container: ContainerSpec) -> Task {
         service_name: "ng".to_owned(),
         slot: 1,
         node: Some(NodeId::from_random(1)),
+        generic_names: Default::default(),
         spec: TaskSpec {
             containers: vec![container],
             ..TaskSpec::default()

@@ -137,6 +137,15 @@ pub(crate) struct DaemonFlags {
         hide_env_values = true
     )]
     pub(crate) reserve_system_memory: Option<u64>,
+    /// Resource that tasks may reserve: gpu=2, or gpu=NAME once for each
+    #[arg(
+        long,
+        env = "SWARMLET_NODE_GENERIC_RESOURCE",
+        value_name = "KIND=N|KIND=NAME",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub(crate) node_generic_resource: Vec<String>,
     /// How often the leader calls the other managers [default: 150ms]
     #[arg(
         long,
@@ -222,6 +231,9 @@ impl DaemonFlags {
             .reserve_system_memory
             .map(|bytes| bytes.to_string().into());
         add("--reserve-system-memory", memory);
+        for resource in &self.node_generic_resource {
+            add("--node-generic-resource", Some(resource.into()));
+        }
         add(
             "--raft-heartbeat",
             self.raft_heartbeat.map(|d| milliseconds(d).into()),

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use swarmlet_core::model::{Constraint, Mount, PortSpec};
+use swarmlet_core::model::{Constraint, Mount, Platform, PortSpec, Preference};
 
 use super::{Filter, Format, ServiceFlags, ServiceRollbackArgs, ServiceUpdateArgs};
-use crate::values::{key_value, mount, port};
+use crate::values::{generic_resource, key_value, mount, platform, port};
 
 /// Commands on services.
 #[derive(Debug, Subcommand)]
@@ -61,6 +61,15 @@ pub(crate) struct CreateArgs {
     /// Place tasks only on nodes for which this holds: node.labels.zone==a
     #[arg(long, value_name = "CONSTRAINT")]
     pub(crate) constraint: Vec<Constraint>,
+    /// Spread tasks over the values of an attribute: spread=node.labels.zone
+    #[arg(long, value_name = "PREFERENCE")]
+    pub(crate) placement_pref: Vec<Preference>,
+    /// Place tasks only on nodes of this platform: linux/arm64
+    #[arg(long, value_name = "OS[/ARCH]", value_parser = platform)]
+    pub(crate) platform: Vec<Platform>,
+    /// Resource that a node must have free for a task: gpu=2
+    #[arg(long, value_name = "KIND=N", value_parser = generic_resource)]
+    pub(crate) generic_resource: Vec<(String, u64)>,
     #[command(flatten)]
     pub(crate) flags: ServiceFlags,
     /// Image (process runtime: path of an executable), and arguments for it

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use swarmlet_core::model::Strategy;
 
 use super::{CheckFlags, RollbackFlags, UpdateFlags};
 use crate::values::{duration, memory, nano_cpus};
@@ -27,6 +28,15 @@ pub(crate) struct ServiceFlags {
     /// Memory that a node must have free for a task
     #[arg(long, value_name = "BYTES", value_parser = memory)]
     pub(crate) reserve_memory: Option<u64>,
+    /// The most processes and threads a task may have, 0 for no limit
+    #[arg(long, value_name = "N")]
+    pub(crate) limit_pids: Option<u64>,
+    /// The most tasks of the service on one node, 0 for no limit [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) replicas_max_per_node: Option<u32>,
+    /// Which of the nodes that have room is preferred [default: spread]
+    #[arg(long, value_enum, value_name = "STRATEGY")]
+    pub(crate) placement_strategy: Option<StrategyArg>,
     /// When a task that ended is replaced [default: any]
     #[arg(long, value_enum, value_name = "CONDITION")]
     pub(crate) restart_condition: Option<RestartConditionArg>,
@@ -93,6 +103,24 @@ pub(crate) struct ServiceFlags {
     /// Do not show progress
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// Which of several nodes that have room is preferred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StrategyArg {
+    /// The one with fewest tasks of the service, then the one with most room
+    Spread,
+    /// The one with least room, so that others stay empty (tasks should reserve CPU or memory)
+    Binpack,
+}
+
+impl From<StrategyArg> for Strategy {
+    fn from(arg: StrategyArg) -> Self {
+        match arg {
+            StrategyArg::Spread => Self::Spread,
+            StrategyArg::Binpack => Self::Binpack,
+        }
+    }
 }
 
 /// Which ends of a task call for another one.

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use swarmlet_core::model::{
-    Constraint, FailureAction, FailureRatio, Mount, PortSpec, Protocol, UpdateConfig, UpdateOrder,
+    Constraint, FailureAction, FailureRatio, Mount, Platform, PortSpec, Preference, Protocol,
+    UpdateConfig, UpdateOrder,
 };
 
 use super::ServiceFlags;
-use crate::values::{duration, key_value, mount, port};
+use crate::values::{duration, generic_resource, key_value, mount, platform, port};
 
 /// How a service is updated.
 #[derive(Debug, Clone, Default, Args)]
@@ -278,6 +279,24 @@ pub(crate) struct ServiceUpdateArgs {
     /// Remove a constraint on the nodes
     #[arg(long, value_name = "CONSTRAINT")]
     pub(crate) constraint_rm: Vec<Constraint>,
+    /// Add a placement preference below those that are there
+    #[arg(long, value_name = "PREFERENCE")]
+    pub(crate) placement_pref_add: Vec<Preference>,
+    /// Remove a placement preference
+    #[arg(long, value_name = "PREFERENCE")]
+    pub(crate) placement_pref_rm: Vec<Preference>,
+    /// Allow nodes of another platform
+    #[arg(long, value_name = "OS[/ARCH]", value_parser = platform)]
+    pub(crate) platform_add: Vec<Platform>,
+    /// Remove a platform; without any, nodes of every platform are allowed
+    #[arg(long, value_name = "OS[/ARCH]", value_parser = platform)]
+    pub(crate) platform_rm: Vec<Platform>,
+    /// Add or change a resource that a node must have free for a task: gpu=2
+    #[arg(long, value_name = "KIND=N", value_parser = generic_resource)]
+    pub(crate) generic_resource_add: Vec<(String, u64)>,
+    /// Reserve a resource no more
+    #[arg(long, value_name = "KIND")]
+    pub(crate) generic_resource_rm: Vec<String>,
     #[command(flatten)]
     pub(crate) flags: ServiceFlags,
     /// Id, beginning of an id, or name

@@ -20,7 +20,7 @@ use tonic::Status;
 
 use super::advertise::advertise;
 use super::balancer::Balancer;
-use super::settings::Settings;
+use super::settings::{Settings, generic_resources};
 use super::store::{Layout, NodeRecord, StoredRuntime};
 use super::view::{Active, Phase};
 use super::{join, renew};
@@ -78,7 +78,7 @@ impl Node {
         let address = advertise(&wish.advertise, settings.stored.listen, None)?;
         let listener = listen(settings.stored.listen).await?;
         let runtime = detect(&settings).await?;
-        let facts = facts(&settings, address);
+        let facts = facts(&settings, address)?;
         let record = record(&settings, address, runtime.kind());
         let request = BootstrapRequest {
             spec: wish.spec,
@@ -124,9 +124,9 @@ impl Node {
         let listener = listen(settings.stored.listen).await;
         let runtime = detect(&settings).await?;
         let listen_at = settings.stored.listen;
-        let description = describe(&facts(&settings, listen_at), runtime.as_ref()).await;
+        let description = describe(&facts(&settings, listen_at)?, runtime.as_ref()).await;
         let joined = join::join(&wish, listen_at, &description).await?;
-        let facts = facts(&settings, joined.advertise);
+        let facts = facts(&settings, joined.advertise)?;
         let record = NodeRecord {
             raft_id: joined.raft_id,
             managers: joined.managers.clone(),
@@ -204,7 +204,7 @@ impl Node {
             }
         };
         let parts = Parts {
-            facts: facts(&settings, record.advertise),
+            facts: facts(&settings, record.advertise)?,
             record,
             identities,
             runtime,
@@ -239,6 +239,7 @@ impl Node {
             hostname: facts.hostname,
             task_ports: facts.task_ports,
             reserve: facts.reserve,
+            generic: facts.generic,
             managers,
         };
         let sink = Arc::new(balancer.clone());
@@ -420,17 +421,19 @@ async fn detect(settings: &Settings) -> Result<Arc<dyn Runtime>> {
     Ok(runtime::detect(choice, settings.stored.docker_host.as_deref()).await?)
 }
 
-fn facts(settings: &Settings, address: SocketAddr) -> NodeFacts {
+fn facts(settings: &Settings, address: SocketAddr) -> Result<NodeFacts> {
     let stored = &settings.stored;
-    NodeFacts {
+    Ok(NodeFacts {
         hostname: stored.hostname.clone(),
         advertise: address.ip(),
         task_ports: stored.task_ports,
         reserve: Resources {
             nano_cpus: stored.reserve_nano_cpus,
             memory_bytes: stored.reserve_memory_bytes,
+            ..Resources::default()
         },
-    }
+        generic: generic_resources(&stored.generic_resources)?,
+    })
 }
 
 fn record(settings: &Settings, advertise: SocketAddr, runtime: RuntimeKind) -> NodeRecord {

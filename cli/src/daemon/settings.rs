@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use swarmlet_agent::GenericResources;
 
 use super::store::{NodeRecord, StoredSettings};
 use crate::args::{DaemonFlags, RuntimeArg};
@@ -72,6 +73,13 @@ impl Settings {
         } else {
             flags.ingress_addr.clone()
         };
+        let generic = if flags.node_generic_resource.is_empty() {
+            last.map(|last| last.generic_resources.clone())
+                .unwrap_or_default()
+        } else {
+            flags.node_generic_resource.clone()
+        };
+        generic_resources(&generic).context("invalid --node-generic-resource")?;
         let election = flags
             .raft_election
             .map(|(low, high)| (milliseconds(low), milliseconds(high)));
@@ -108,6 +116,7 @@ impl Settings {
                     .reserve_system_memory
                     .or(last.map(|l| l.reserve_memory_bytes))
                     .unwrap_or_default(),
+                generic_resources: generic,
                 raft_heartbeat_ms: flags
                     .raft_heartbeat
                     .map(milliseconds)
@@ -121,6 +130,40 @@ impl Settings {
             },
         })
     }
+}
+
+/// Reads what a node has besides CPU and memory, as dockerd's flag of the same name: `gpu=2`, or
+/// `gpu=NAME` once for each. The empty text stands for none, and takes back what was set.
+///
+/// # Errors
+/// A text is neither, or a kind has both a number and names.
+pub(crate) fn generic_resources(texts: &[String]) -> Result<GenericResources> {
+    let mut found = GenericResources::default();
+    for text in texts.iter().filter(|text| !text.is_empty()) {
+        let (kind, value) = text
+            .split_once('=')
+            .filter(|(kind, value)| !kind.is_empty() && !value.is_empty())
+            .with_context(|| format!("{text:?}: expected KIND=NUMBER or KIND=NAME"))?;
+        let names = found.names.get_mut(kind);
+        match (value.parse::<u64>(), names, found.amounts.get_mut(kind)) {
+            (Ok(number), None, None) => {
+                found.amounts.insert(kind.to_owned(), number);
+            }
+            (Err(_), Some(names), Some(amount)) => {
+                if names.iter().any(|name| name == value) {
+                    bail!("{text:?} is given twice");
+                }
+                names.push(value.to_owned());
+                *amount += 1;
+            }
+            (Err(_), None, None) => {
+                found.names.insert(kind.to_owned(), vec![value.to_owned()]);
+                found.amounts.insert(kind.to_owned(), 1);
+            }
+            _ => bail!("{text:?}: a kind has one number, or names"),
+        }
+    }
+    Ok(found)
 }
 
 fn machine_name() -> String {
@@ -176,6 +219,30 @@ mod tests {
         let third = Settings::new(&flags, Some(&record)).unwrap().stored;
         assert_eq!(third.listen.to_string(), "[::1]:5");
         assert_eq!(third.task_ports, (1, 2));
+    }
+
+    #[test]
+    fn generic_resources_have_a_number_or_names() {
+        #[track_caller]
+        fn check(texts: &[&str], expected: Result<&str, &str>) {
+            let texts: Vec<String> = texts.iter().map(|&text| text.to_owned()).collect();
+            let found = generic_resources(&texts)
+                .map(|found| format!("{:?} {:?}", found.amounts, found.names))
+                .map_err(|error| error.to_string());
+            assert_eq!(found, expected.map(str::to_owned).map_err(str::to_owned));
+        }
+        check(&[], Ok("{} {}"));
+        check(&[""], Ok("{} {}"));
+        check(
+            &["gpu=GPU-1", "disc=4", "gpu=GPU-2"],
+            Ok(r#"{"disc": 4, "gpu": 2} {"gpu": ["GPU-1", "GPU-2"]}"#),
+        );
+        check(&["gpu"], Err(r#""gpu": expected KIND=NUMBER or KIND=NAME"#));
+        check(&["gpu=a", "gpu=a"], Err(r#""gpu=a" is given twice"#));
+        for mixed in [["gpu=1", "gpu=a"], ["gpu=a", "gpu=1"], ["gpu=1", "gpu=2"]] {
+            let error = format!("{:?}: a kind has one number, or names", mixed[1]);
+            check(&mixed, Err(&error));
+        }
     }
 
     #[test]

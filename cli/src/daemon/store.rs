@@ -280,6 +280,9 @@ pub(crate) struct StoredSettings {
     pub(crate) task_ports: (u16, u16),
     pub(crate) reserve_nano_cpus: u64,
     pub(crate) reserve_memory_bytes: u64,
+    /// Absent in files of versions that did not know it.
+    #[serde(default)]
+    pub(crate) generic_resources: Vec<String>,
     pub(crate) raft_heartbeat_ms: u64,
     pub(crate) raft_election_ms: (u64, u64),
 }
@@ -305,6 +308,7 @@ mod tests {
                 task_ports: (20000, 29999),
                 reserve_nano_cpus: 0,
                 reserve_memory_bytes: 0,
+                generic_resources: Vec::new(),
                 raft_heartbeat_ms: 150,
                 raft_election_ms: (400, 800),
             },

@@ -137,6 +137,11 @@ pub(crate) fn pretty_node(node: &Node, manager_status: &str, now: Timestamp) -> 
         " Memory:",
         &format!("{}MiB", description.resources.memory_bytes >> 20),
     );
+    for (kind, amount) in &description.resources.generic {
+        let names = description.generic_names.get(kind);
+        let names = names.map_or(String::new(), |names| format!(" ({})", names.join(", ")));
+        line(&format!(" {kind}:"), &format!("{amount}{names}"));
+    }
     line("Engine:", "");
     line(" Runtime:", &description.runtime.to_string());
     let silent =

@@ -38,7 +38,9 @@ pub(crate) fn node(number: u128, hostname: &str, role: Role) -> Node {
             resources: Resources {
                 nano_cpus: 2_000_000_000,
                 memory_bytes: 4 << 30,
+                ..Resources::default()
             },
+            generic_names: BTreeMap::new(),
             runtime: RuntimeKind::Docker,
             engine_version: "20.10.24".to_owned(),
             engine_labels: BTreeMap::new(),
@@ -99,6 +101,7 @@ pub(crate) fn task(service: &Service, number: u128, slot: u32, state: TaskState)
         service_name: service.spec.name.clone(),
         slot,
         node: None,
+        generic_names: BTreeMap::new(),
         spec: service.spec.task.clone(),
         ports: service.spec.ports.clone(),
         spec_version: Version(1),

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 use swarmlet_core::model::{
-    Check, PortMode, PortSpec, Service, Task, TaskState, Timestamp, UnhealthyAction,
+    Check, Placement, PortMode, PortSpec, Resources, Service, Strategy, Task, TaskState, Timestamp,
+    UnhealthyAction,
 };
 
 use super::{Row, ago, natural};
@@ -101,6 +102,66 @@ fn published(port: &PortSpec) -> String {
     format!("*:{}->{}/{}", port.published, port.target, port.protocol)
 }
 
+/// What a service says of where its tasks go, where it says anything.
+fn placement(placement: &Placement) -> Vec<(&'static str, String)> {
+    let joined = |texts: Vec<String>| texts.join(", ");
+    let texts = |list: &[String]| (!list.is_empty()).then(|| joined(list.to_vec()));
+    let constraints: Vec<_> = placement
+        .constraints
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let preferences: Vec<_> = placement
+        .preferences
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let platforms: Vec<_> = placement
+        .platforms
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let most = placement.max_replicas;
+    let strategy = placement.strategy;
+    let lines: Vec<_> = [
+        (" Constraints:", texts(&constraints)),
+        (" Preferences:", texts(&preferences)),
+        (" Platforms:", texts(&platforms)),
+        (
+            " Max Replicas Per Node:",
+            (most != 0).then(|| format!(" {most}")),
+        ),
+        (
+            " Strategy:",
+            (strategy != Strategy::default()).then(|| strategy.to_string()),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect();
+    let title = (!lines.is_empty()).then(|| ("Placement:", String::new()));
+    title.into_iter().chain(lines).collect()
+}
+
+/// What is limited or reserved, in one line: `0.500 CPUs, 64MiB memory, 100 pids, 2 gpu`.
+fn amounts(amount: &Resources) -> String {
+    let mut parts = Vec::new();
+    if amount.nano_cpus != 0 || amount.memory_bytes != 0 {
+        let (whole, rest) = (
+            amount.nano_cpus / 1_000_000_000,
+            amount.nano_cpus % 1_000_000_000,
+        );
+        parts.push(format!("{whole}.{:03} CPUs", rest / 1_000_000));
+        parts.push(format!("{}MiB memory", amount.memory_bytes >> 20));
+    }
+    if amount.pids != 0 {
+        parts.push(format!("{} pids", amount.pids));
+    }
+    let generic = amount.generic.iter();
+    parts.extend(generic.map(|(kind, amount)| format!("{amount} {kind}")));
+    parts.join(", ")
+}
+
 /// `service inspect --pretty`.
 pub(crate) fn pretty_service(service: &Service, now: Timestamp) -> String {
     let mut text = String::new();
@@ -129,16 +190,8 @@ pub(crate) fn pretty_service(service: &Service, now: Timestamp) -> String {
         }
         line(" Message:", &status.message);
     }
-    if !spec.task.placement.constraints.is_empty() {
-        let constraints: Vec<_> = spec
-            .task
-            .placement
-            .constraints
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        line("Placement:", "");
-        line(" Constraints:", &constraints.join(", "));
+    for (name, value) in placement(&spec.task.placement) {
+        line(name, &value);
     }
     if let Some(container) = spec.task.container() {
         line("ContainerSpec:", "");
@@ -164,19 +217,11 @@ pub(crate) fn pretty_service(service: &Service, now: Timestamp) -> String {
     }
     let resources = &spec.task.resources;
     for (name, amount) in [
-        (" Limits:", resources.limits),
-        (" Reservations:", resources.reservations),
+        (" Limits:", &resources.limits),
+        (" Reservations:", &resources.reservations),
     ] {
-        if amount.nano_cpus != 0 || amount.memory_bytes != 0 {
-            let cpus = format!(
-                "{}.{:03}",
-                amount.nano_cpus / 1_000_000_000,
-                amount.nano_cpus % 1_000_000_000 / 1_000_000
-            );
-            line(
-                name,
-                &format!("{cpus} CPUs, {}MiB memory", amount.memory_bytes >> 20),
-            );
+        if *amount != Resources::default() {
+            line(name, &amounts(amount));
         }
     }
     if !spec.ports.is_empty() {

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use swarmlet_core::model::{
-    Node, NodeId, NodeState, PortMode, PortProblem, Protocol, Role, TaskPort, TaskState, Timestamp,
-    UpdateState, UpdateStatus,
+    Node, NodeId, NodeState, PortMode, PortProblem, Protocol, Role, Strategy, TaskPort, TaskState,
+    Timestamp, UpdateState, UpdateStatus,
 };
 
 use super::samples::{NOW, node, service, task};
@@ -115,12 +115,19 @@ fn objects_are_shown_to_people() {
         protocol: Protocol::Tcp,
         reason: "address in use".to_owned(),
     }];
+    let generic = &mut host.description.resources.generic;
+    generic.extend([("disc".to_owned(), 4), ("gpu".to_owned(), 2)]);
+    let names = vec!["GPU-1".to_owned(), "GPU-2".to_owned()];
+    host.description
+        .generic_names
+        .insert("gpu".to_owned(), names);
     let text = pretty_node(&host, "leader", NOW);
     for part in [
         "Hostname:                host1\n",
         " State:                  Ready\n",
         " Raft Status:            Leader\n",
         " CPUs:                   2.00\n",
+        " disc:                   4\n gpu:                    2 (GPU-1, GPU-2)\n",
         " - 80/tcp:               address in use\n",
     ] {
         assert!(text.contains(part), "{part:?} in:\n{text}");
@@ -135,8 +142,20 @@ fn objects_are_shown_to_people() {
         failures: 1,
         failed_task: None,
     });
+    let task = &mut ng.spec.task;
+    task.placement.preferences = vec!["spread=node.labels.zone".parse().unwrap()];
+    task.placement.max_replicas = 2;
+    task.placement.strategy = Strategy::Binpack;
+    task.resources.limits.pids = 100;
+    task.resources
+        .reservations
+        .generic
+        .insert("gpu".to_owned(), 2);
     let text = pretty_service(&ng, NOW);
     for part in [
+        "Placement:\n Preferences:       spread=node.labels.zone\n",
+        " Max Replicas Per Node: 2\n Strategy:          binpack\n",
+        " Limits:            100 pids\n Reservations:      2 gpu\n",
         "Name:               ng\n",
         " Replicas:          3\n",
         "UpdateStatus:\n State:             paused\n Started:           About a minute ago\n",

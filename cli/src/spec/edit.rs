@@ -31,11 +31,36 @@ fn edit_task(task: &mut TaskSpec, args: &ServiceUpdateArgs) {
     if args.force {
         task.force_update = task.force_update.wrapping_add(1);
     }
-    let constraints = &mut task.placement.constraints;
-    constraints.retain(|constraint| !args.constraint_rm.contains(constraint));
-    for constraint in &args.constraint_add {
-        if !constraints.contains(constraint) {
-            constraints.push(constraint.clone());
+    let placement = &mut task.placement;
+    edit_list(
+        &mut placement.constraints,
+        &args.constraint_rm,
+        &args.constraint_add,
+    );
+    edit_list(
+        &mut placement.preferences,
+        &args.placement_pref_rm,
+        &args.placement_pref_add,
+    );
+    edit_list(
+        &mut placement.platforms,
+        &args.platform_rm,
+        &args.platform_add,
+    );
+    let generic = &mut task.resources.reservations.generic;
+    edit_map(
+        generic,
+        &args.generic_resource_rm,
+        &args.generic_resource_add,
+    );
+}
+
+/// What is there already keeps its place.
+fn edit_list<T: Clone + PartialEq>(list: &mut Vec<T>, removed: &[T], added: &[T]) {
+    list.retain(|item| !removed.contains(item));
+    for item in added {
+        if !list.contains(item) {
+            list.push(item.clone());
         }
     }
 }
@@ -84,7 +109,7 @@ fn edit_ports(spec: &mut ServiceSpec, args: &ServiceUpdateArgs) {
     }
 }
 
-fn edit_map(map: &mut BTreeMap<String, String>, removed: &[String], added: &[(String, String)]) {
+fn edit_map<V: Clone>(map: &mut BTreeMap<String, V>, removed: &[String], added: &[(String, V)]) {
     map.retain(|key, _| !removed.contains(key));
     map.extend(added.iter().cloned());
 }

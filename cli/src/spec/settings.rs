@@ -32,6 +32,13 @@ fn set_task(task: &mut TaskSpec, flags: &ServiceFlags) {
     set(&mut limits.memory_bytes, flags.limit_memory);
     set(&mut reservations.nano_cpus, flags.reserve_cpu);
     set(&mut reservations.memory_bytes, flags.reserve_memory);
+    set(&mut limits.pids, flags.limit_pids);
+    let placement = &mut task.placement;
+    set(&mut placement.max_replicas, flags.replicas_max_per_node);
+    set(
+        &mut placement.strategy,
+        flags.placement_strategy.map(Into::into),
+    );
     let restart = &mut task.restart;
     set(
         &mut restart.condition,

@@ -41,6 +41,12 @@ fn every_flag_finds_its_place() {
         "--limit-memory=64m",
         "--reserve-cpu=0.5",
         "--reserve-memory=32MiB",
+        "--limit-pids=50",
+        "--generic-resource=gpu=2",
+        "--placement-pref=spread=node.labels.zone",
+        "--replicas-max-per-node=3",
+        "--placement-strategy=binpack",
+        "--platform=linux/arm64",
         "whoami",
     ])
     .unwrap();
@@ -53,12 +59,27 @@ fn every_flag_finds_its_place() {
         spec.task.placement.constraints[0].to_string(),
         "node.labels.zone==a"
     );
-    let resources = spec.task.resources;
+    let container = spec.task.container().unwrap();
+    let resources = &spec.task.resources;
     assert_eq!(resources.limits.nano_cpus, 1_500_000_000);
     assert_eq!(resources.limits.memory_bytes, 64 << 20);
     assert_eq!(resources.reservations.nano_cpus, 500_000_000);
     assert_eq!(resources.reservations.memory_bytes, 32 << 20);
-    let container = spec.task.container().unwrap();
+    assert_eq!(resources.limits.pids, 50);
+    assert_eq!(resources.reservations.generic["gpu"], 2);
+    let placement = &spec.task.placement;
+    assert_eq!(
+        serde_json::to_string(placement).unwrap(),
+        "{\"Constraints\":[\"node.labels.zone==a\"],\
+         \"Preferences\":[{\"Spread\":{\"SpreadDescriptor\":\"node.labels.zone\"}}],\
+         \"MaxReplicas\":3,\"Platforms\":[{\"OS\":\"linux\",\"Architecture\":\"arm64\"}],\
+         \"Strategy\":\"binpack\"}"
+    );
+    assert_eq!(
+        serde_json::to_string(&resources.reservations).unwrap(),
+        "{\"NanoCPUs\":500000000,\"MemoryBytes\":33554432,\"GenericResources\":\
+         [{\"DiscreteResourceSpec\":{\"Kind\":\"gpu\",\"Value\":2}}]}"
+    );
     assert_eq!(container.env, ["A=1", "B=2"]);
     assert_eq!(container.labels["x"], "y");
     assert_eq!(container.mounts[0].kind, MountKind::Bind);

@@ -3,11 +3,13 @@
 mod amount;
 mod environment;
 mod mount;
+mod placement;
 mod port;
 mod span;
 
 pub(crate) use amount::{memory, nano_cpus};
 pub(crate) use environment::{env_file, env_variable, key_value};
 pub(crate) use mount::mount;
+pub(crate) use placement::{generic_resource, platform};
 pub(crate) use port::port;
 pub(crate) use span::duration;

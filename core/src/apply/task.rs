@@ -63,8 +63,10 @@ pub(super) fn assign(
             reason: refusal.to_string(),
         });
     }
+    let generic_names = scheduler::generic_names(state, node, task);
     let mut task = task.clone();
     task.node = Some(node_id.clone());
+    task.generic_names = generic_names;
     task.version = change.index;
     task.status.state = TaskState::Assigned;
     task.status.at = change.at;

@@ -121,7 +121,15 @@ pub(super) fn slots(state: &State) -> Result<(), Violation> {
 pub(super) fn nodes(state: &State) -> Result<(), Violation> {
     for node in state.nodes() {
         let mut ports = BTreeSet::new();
+        let mut names = BTreeSet::new();
         for task in state.tasks_on(&node.id).filter(|task| task.is_live()) {
+            for (kind, own) in &task.generic_names {
+                for name in own {
+                    ensure(names.insert((kind, name)), || {
+                        format!("two tasks on node {} have {kind} {name}", node.id)
+                    })?;
+                }
+            }
             for (port, protocol) in host_ports(task) {
                 ensure(ports.insert((port, protocol)), || {
                     format!("two tasks on node {} have port {port}/{protocol}", node.id)

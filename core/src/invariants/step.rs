@@ -1,7 +1,7 @@
 //! Rules about what may follow on what.
 
 use super::{Violation, ensure};
-use crate::model::{Node, Resources, Service, Task, TaskState, Version};
+use crate::model::{Resources, Service, Task, TaskState, Version};
 use crate::scheduler::reserved;
 use crate::state::State;
 
@@ -148,13 +148,37 @@ fn task(old: &Task, new: &Task) -> Result<(), Violation> {
 pub(super) fn capacity(before: &State, after: &State) -> Result<(), Violation> {
     for node in after.nodes() {
         let (old, new) = (reserved(before, &node.id), reserved(after, &node.id));
-        let fits = |of: fn(Resources) -> u64, node: &Node| {
-            of(new) <= of(old) || of(new) <= of(node.description.resources)
+        let capacity = &node.description.resources;
+        let fits =
+            |of: &dyn Fn(&Resources) -> u64| of(&new) <= of(&old) || of(&new) <= of(capacity);
+        let generic = |kind: &str| fits(&|r| r.generic.get(kind).copied().unwrap_or(0));
+        let all = fits(&|r| r.nano_cpus)
+            && fits(&|r| r.memory_bytes)
+            && new.generic.keys().all(|kind| generic(kind));
+        ensure(all, || format!("node {} is overbooked: {new:?}", node.id))?;
+    }
+    Ok(())
+}
+
+/// Where a service limits its tasks per node, none was placed beyond that. (A limit may be
+/// lowered below what a node has.)
+pub(super) fn per_node(before: &State, after: &State) -> Result<(), Violation> {
+    for task in after.tasks() {
+        let most = task.spec.placement.max_replicas as usize;
+        let Some(node) = task.node.as_ref().filter(|_| most != 0 && task.is_live()) else {
+            continue;
         };
-        ensure(
-            fits(|r| r.nano_cpus, node) && fits(|r| r.memory_bytes, node),
-            || format!("node {} is overbooked: {new:?}", node.id),
-        )?;
+        let is_new = before.task(&task.id).is_none_or(|old| old.node.is_none());
+        let count = after
+            .tasks_on(node)
+            .filter(|other| other.is_live() && other.service == task.service)
+            .count();
+        ensure(!is_new || count <= most, || {
+            format!(
+                "node {node} has {count} tasks of {}, at most {most} allowed",
+                task.service_name
+            )
+        })?;
     }
     Ok(())
 }

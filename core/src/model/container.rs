@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::check::{Check, UnhealthyAction};
-use super::service::Placement;
+use super::placement::Placement;
 use super::time::nanoseconds;
 
 /// The template that a service's tasks are made of.
@@ -147,7 +147,7 @@ pub enum HealthTest {
 }
 
 /// Limits and reservations of a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ResourceRequirements {
     /// The most it may use; zero is no limit.
@@ -156,8 +156,8 @@ pub struct ResourceRequirements {
     pub reservations: Resources,
 }
 
-/// An amount of CPU and memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+/// An amount of what a node has to give.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Resources {
     /// CPU in billionths of a core.
@@ -165,6 +165,41 @@ pub struct Resources {
     pub nano_cpus: u64,
     /// Memory in bytes.
     pub memory_bytes: u64,
+    /// Processes and threads; it is only ever limited, never reserved.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pids: u64,
+    /// What the nodes declare themselves, such as `gpu`, by kind; it is only ever reserved.
+    #[serde(
+        rename = "GenericResources",
+        skip_serializing_if = "BTreeMap::is_empty",
+        serialize_with = "discrete"
+    )]
+    pub generic: BTreeMap<String, u64>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// As Docker's API has them: `[{"DiscreteResourceSpec":{"Kind":"gpu","Value":2}}]`.
+fn discrete<S: Serializer>(
+    generic: &BTreeMap<String, u64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Amount<'a> {
+        kind: &'a str,
+        value: u64,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Discrete<'a> {
+        discrete_resource_spec: Amount<'a>,
+    }
+    serializer.collect_seq(generic.iter().map(|(kind, &value)| Discrete {
+        discrete_resource_spec: Amount { kind, value },
+    }))
 }
 
 /// When a task that ended is replaced by another in its slot.

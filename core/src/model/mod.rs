@@ -9,6 +9,7 @@ mod cluster;
 mod container;
 mod id;
 mod node;
+mod placement;
 mod ports;
 mod service;
 mod task;
@@ -27,11 +28,11 @@ pub use node::{
     Availability, InvalidAvailability, ManagerInfo, Node, NodeDescription, NodeSpec, NodeState,
     NodeStatus, Platform, PortProblem, Role, RuntimeKind,
 };
-pub use ports::{PortMode, PortSpec, Protocol};
-pub use service::{
-    Constraint, ConstraintOp, InvalidConstraint, LbPolicy, Placement, Service, ServiceMode,
-    ServiceSpec,
+pub use placement::{
+    Constraint, ConstraintOp, InvalidConstraint, InvalidPreference, Placement, Preference, Strategy,
 };
+pub use ports::{PortMode, PortSpec, Protocol};
+pub use service::{LbPolicy, Service, ServiceMode, ServiceSpec};
 pub use task::{ContainerStatus, Draining, RestartHistory, Task, TaskPort, TaskState, TaskStatus};
 pub use time::{Timestamp, Version};
 pub use update::{

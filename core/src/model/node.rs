@@ -117,8 +117,13 @@ pub struct NodeDescription {
     pub address: IpAddr,
     /// Operating system and architecture.
     pub platform: Platform,
-    /// CPU and memory that tasks may reserve: the machine's, less the system's reserve.
+    /// What tasks may reserve: the machine's CPU and memory, less the system's reserve, and the
+    /// generic resources that its daemon was told of.
     pub resources: Resources,
+    /// The names of generic resources that have some, by kind, such as the identifiers of GPUs.
+    /// Their number is in `resources`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub generic_names: BTreeMap<String, Vec<String>>,
     /// What runs its containers.
     pub runtime: RuntimeKind,
     /// Version of the engine; empty while it does not answer.
@@ -143,6 +148,13 @@ pub struct Platform {
     /// Architecture.
     #[serde(rename = "Architecture")]
     pub arch: String,
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slash = if self.arch.is_empty() { "" } else { "/" };
+        write!(f, "{}{slash}{}", self.os, self.arch)
+    }
 }
 
 /// What runs a node's containers; decided when it joins, and kept.

@@ -1,7 +1,6 @@
 //! A service: what the user wants to run, how often, and behind which ports.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -136,95 +135,4 @@ pub enum LbPolicy {
     /// One after the other.
     #[default]
     RoundRobin,
-}
-
-/// Which nodes may run a task.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Placement {
-    /// All of them must hold.
-    pub constraints: Vec<Constraint>,
-}
-
-/// A condition on a node, such as `node.labels.zone==a`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Constraint {
-    /// What is looked at: `node.id`, `node.hostname`, `node.role`, `node.ip`,
-    /// `node.platform.os`, `node.platform.arch`, `node.labels.…` or `engine.labels.…`.
-    pub key: String,
-    /// Whether it must or must not match.
-    pub op: ConstraintOp,
-    /// The text (or, for `node.ip`, address or CIDR block) it is compared with.
-    pub value: String,
-}
-
-/// The operator of a constraint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConstraintOp {
-    /// `==`
-    Equal,
-    /// `!=`
-    NotEqual,
-}
-
-/// A text that is no constraint.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "invalid constraint {0:?}: expected KEY==VALUE or KEY!=VALUE with KEY one of node.id, \
-     node.hostname, node.role, node.ip, node.platform.os, node.platform.arch, node.labels.NAME, \
-     engine.labels.NAME"
-)]
-pub struct InvalidConstraint(pub String);
-
-impl std::str::FromStr for Constraint {
-    type Err = InvalidConstraint;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let invalid = || InvalidConstraint(text.to_owned());
-        let (position, op) = match (text.find("=="), text.find("!=")) {
-            (Some(equal), Some(not_equal)) if not_equal < equal => {
-                (not_equal, ConstraintOp::NotEqual)
-            }
-            (Some(equal), _) => (equal, ConstraintOp::Equal),
-            (None, Some(not_equal)) => (not_equal, ConstraintOp::NotEqual),
-            (None, None) => return Err(invalid()),
-        };
-        let (key, value) = (text[..position].trim(), text[position + 2..].trim());
-        let known = matches!(
-            key,
-            "node.id"
-                | "node.hostname"
-                | "node.role"
-                | "node.ip"
-                | "node.platform.os"
-                | "node.platform.arch"
-        ) || ["node.labels.", "engine.labels."].iter().any(|prefix| {
-            key.strip_prefix(prefix)
-                .is_some_and(|name| !name.is_empty())
-        });
-        if !known || value.is_empty() {
-            return Err(invalid());
-        }
-        Ok(Self {
-            key: key.to_owned(),
-            op,
-            value: value.to_owned(),
-        })
-    }
-}
-
-impl fmt::Display for Constraint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let op = match self.op {
-            ConstraintOp::Equal => "==",
-            ConstraintOp::NotEqual => "!=",
-        };
-        write!(f, "{}{op}{}", self.key, self.value)
-    }
-}
-
-impl Serialize for Constraint {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
 }

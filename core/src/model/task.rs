@@ -1,5 +1,6 @@
 //! A task: one run of a service's containers, bound to one node, never used again.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -32,6 +33,9 @@ pub struct Task {
     /// The node that it is bound to, once it has been placed.
     #[serde(rename = "NodeID")]
     pub node: Option<NodeId>,
+    /// The generic resources of its node that are its own, where they have names, by kind.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub generic_names: BTreeMap<String, Vec<String>>,
     /// What it runs, as the service said when the task was made.
     pub spec: TaskSpec,
     /// The ports that the service published when the task was made.

@@ -3,11 +3,12 @@
 //! The leader checks it before a command is proposed, and the command line before it asks, so
 //! that a mistake is answered with the same sentence everywhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::check::{Check, InvalidProbe, Probe, is_path};
 use super::container::{ContainerSpec, Mount, MountKind, TaskSpec};
+use super::placement::Placement;
 use super::ports::{PortMode, PortSpec, Protocol};
 use super::service::ServiceSpec;
 use super::update::{FailureAction, UpdateConfig};
@@ -32,6 +33,9 @@ const MIN_CHECK: Duration = Duration::from_millis(100);
 
 /// The most results in a row that a threshold may ask for.
 const MAX_RESULTS: u32 = 100;
+
+/// Zone, rack, and whatever is below; each level multiplies the groups that are looked at.
+const MAX_PREFERENCES: usize = 8;
 
 /// More than twice is rarely of use; more than ten times is a mistyped number.
 const MAX_PERCENT: u32 = 1000;
@@ -85,7 +89,7 @@ impl TaskSpec {
             ));
         };
         container.validate()?;
-        let (limits, reservations) = (self.resources.limits, self.resources.reservations);
+        let (limits, reservations) = (&self.resources.limits, &self.resources.reservations);
         for (what, bytes) in [
             ("limit", limits.memory_bytes),
             ("reservation", reservations.memory_bytes),
@@ -102,8 +106,27 @@ impl TaskSpec {
         if limits.memory_bytes != 0 && reservations.memory_bytes > limits.memory_bytes {
             return invalid("the memory reservation is larger than the limit".to_owned());
         }
+        generic(&reservations.generic)?;
+        self.placement.validate()?;
         duration("restart delay", self.restart.delay)?;
         duration("restart window", self.restart.window)
+    }
+}
+
+impl Placement {
+    fn validate(&self) -> Result<(), InvalidSpec> {
+        if self.preferences.len() > MAX_PREFERENCES {
+            return invalid(format!(
+                "{} placement preferences are too many: at most {MAX_PREFERENCES}",
+                self.preferences.len()
+            ));
+        }
+        for (index, preference) in self.preferences.iter().enumerate() {
+            if self.preferences[..index].contains(preference) {
+                return invalid(format!("placement preference {preference} is given twice"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -211,6 +234,23 @@ impl Mount {
             _ => Ok(()),
         }
     }
+}
+
+fn generic(generic: &BTreeMap<String, u64>) -> Result<(), InvalidSpec> {
+    for (kind, &amount) in generic {
+        let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
+        if kind.is_empty() || !kind.bytes().all(inner) {
+            return invalid(format!(
+                "invalid generic resource {kind:?}: expected letters, digits, '-', '_', '.' or '/'"
+            ));
+        }
+        if amount == 0 {
+            return invalid(format!(
+                "invalid generic resource {kind}=0: expected at least 1"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn name(name: &str) -> Result<(), InvalidSpec> {

@@ -8,7 +8,7 @@ fn spec(edit: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
     };
     let mut spec = ServiceSpec {
         name: "ng".to_owned(),
-        labels: std::collections::BTreeMap::new(),
+        labels: BTreeMap::new(),
         mode: ServiceMode::Replicated { replicas: 1 },
         task: TaskSpec {
             containers: vec![container],

@@ -15,6 +15,7 @@ mod reap;
 mod replicated;
 pub(crate) mod restart;
 pub(crate) mod slot;
+mod surplus;
 #[cfg(test)]
 mod tests;
 

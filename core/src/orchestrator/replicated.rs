@@ -1,11 +1,11 @@
 //! A number of identical tasks, one in each slot.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::slot::{self, Slot};
-use super::{Pass, reap, restart};
+use super::{Pass, reap, restart, surplus};
 use crate::command::Command;
-use crate::model::{NodeId, Service, Task, TaskState};
+use crate::model::{Service, Task, TaskState};
 use crate::updater::{self, Phase, Rollout};
 
 pub(super) fn reconcile(pass: &mut Pass<'_>, service: &Service) {
@@ -15,7 +15,12 @@ pub(super) fn reconcile(pass: &mut Pass<'_>, service: &Service) {
     }
     let wanted = service.spec.mode.replicas() as usize;
     let occupied = slots.values().filter(|slot| slot.is_occupied()).count();
-    let surplus = surplus(pass, &slots, occupied.saturating_sub(wanted));
+    let surplus = surplus::slots(
+        pass.state,
+        &service.spec.task.placement,
+        &slots,
+        occupied.saturating_sub(wanted),
+    );
     let rollout = updater::rollout(pass.state, pass.now, service, &slots);
     for (&number, slot) in &slots {
         if surplus.contains(&number) {
@@ -32,44 +37,6 @@ pub(super) fn reconcile(pass: &mut Pass<'_>, service: &Service) {
     if let Phase::Ends(command) = rollout.phase {
         pass.commands.push(command);
     }
-}
-
-/// Which slots go: first those that do not serve, then one after the other from the node that
-/// has most of the service's tasks; among equals the highest number.
-fn surplus(pass: &Pass<'_>, slots: &BTreeMap<u32, Slot<'_>>, count: usize) -> BTreeSet<u32> {
-    if count == 0 {
-        return BTreeSet::new();
-    }
-    let mut gone = BTreeSet::new();
-    let mut by_node: BTreeMap<&NodeId, Vec<u32>> = BTreeMap::new();
-    for (&number, slot) in slots.iter().filter(|(_, slot)| slot.is_occupied()) {
-        match slot.serving(pass.state).and_then(|task| task.node.as_ref()) {
-            Some(node) => by_node.entry(node).or_default().push(number),
-            None => {
-                gone.insert(number);
-            }
-        }
-    }
-    while gone.len() > count {
-        // The lowest numbers stay longest.
-        gone.pop_first();
-    }
-    let key = |node, numbers: &[u32]| Some((numbers.len(), *numbers.last()?, node));
-    let mut queue: BTreeSet<(usize, u32, &NodeId)> = by_node
-        .iter()
-        .filter_map(|(&node, numbers)| key(node, numbers))
-        .collect();
-    while gone.len() < count {
-        let Some((_, number, node)) = queue.pop_last() else {
-            break;
-        };
-        gone.insert(number);
-        if let Some(numbers) = by_node.get_mut(node) {
-            numbers.pop();
-            queue.extend(key(node, numbers));
-        }
-    }
-    gone
 }
 
 fn remove(pass: &mut Pass<'_>, slot: &Slot<'_>) {

@@ -5,6 +5,7 @@
 //! the slots of a service do not restart in step. That is at most eight starts of a slot
 //! in any minute. What the pause grows from is in the state, so a new leader goes on with it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Pass;
@@ -181,6 +182,7 @@ pub(super) fn task(
         service_name: service.spec.name.clone(),
         slot,
         node: None,
+        generic_names: BTreeMap::new(),
         spec: service.spec.task.clone(),
         ports: service.spec.ports.clone(),
         spec_version: service.spec_version,

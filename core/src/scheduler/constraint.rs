@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use crate::model::{Constraint, ConstraintOp, Node};
+use crate::model::{Constraint, ConstraintOp, Node, Platform};
 
 /// Texts compare without regard to case, as Docker's do. A label that is not there counts as
 /// the empty text, so that `!=` holds for it.
@@ -20,7 +20,8 @@ pub(super) fn holds(constraint: &Constraint, node: &Node) -> bool {
     equal == (constraint.op == ConstraintOp::Equal)
 }
 
-fn value<'a>(key: &str, node: &'a Node) -> Option<Cow<'a, str>> {
+/// What a node has as an attribute; a label that is not there is empty.
+pub(super) fn value<'a>(key: &str, node: &'a Node) -> Option<Cow<'a, str>> {
     let description = &node.description;
     Some(match key {
         "node.id" => node.id.as_str().into(),
@@ -38,6 +39,13 @@ fn value<'a>(key: &str, node: &'a Node) -> Option<Cow<'a, str>> {
             label.map_or("", String::as_str).into()
         }
     })
+}
+
+/// Whether a node's platform is one that an image is made for. What the image does not say
+/// does not count.
+pub(super) fn is_platform(wanted: &Platform, found: &Platform) -> bool {
+    let same = |wanted: &str, found: &str| wanted.is_empty() || wanted.eq_ignore_ascii_case(found);
+    same(&wanted.os, &found.os) && same(architecture(&wanted.arch), architecture(&found.arch))
 }
 
 fn wanted(constraint: &Constraint) -> &str {

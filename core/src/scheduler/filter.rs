@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::constraint;
 use super::load::{Load, host_ports};
-use crate::model::{Availability, Node, NodeState, RuntimeKind, Task};
+use crate::model::{Availability, Node, NodeState, Platform, Resources, RuntimeKind, Task};
 
 /// Why a node cannot have a task. The order is that in which the filters are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,10 +19,14 @@ pub enum Refusal {
     Runtime,
     /// A constraint of the service does not hold.
     Constraint,
+    /// The image is made for other platforms.
+    Platform,
     /// The reservations do not fit.
     Resources,
     /// A port of the task is taken.
     HostPort,
+    /// It has as many tasks of the service as the service allows.
+    MaxReplicas,
 }
 
 impl Refusal {
@@ -32,8 +36,11 @@ impl Refusal {
             Self::Engine => "container engine does not answer",
             Self::Runtime => "unsupported runtime",
             Self::Constraint => "scheduling constraints not satisfied",
+            Self::Platform => "unsupported platform",
             Self::Resources => "insufficient resources",
             Self::HostPort => "host-mode port already in use",
+            // Docker's own words, grammar included: scripts look for them.
+            Self::MaxReplicas => "max replicas per node limit exceed",
         }
     }
 }
@@ -91,34 +98,54 @@ pub(super) fn lasting(node: &Node, task: &Task) -> Result<(), Refusal> {
     if !constraints.iter().all(|c| constraint::holds(c, node)) {
         return Err(Refusal::Constraint);
     }
+    let platforms = &task.spec.placement.platforms;
+    let made_for = |wanted: &Platform| constraint::is_platform(wanted, &node.description.platform);
+    if !platforms.is_empty() && !platforms.iter().any(made_for) {
+        return Err(Refusal::Platform);
+    }
     Ok(())
 }
 
-/// The filters that look at what the node carries.
-pub(super) fn by_load(node: &Node, load: &Load, task: &Task) -> Result<(), Refusal> {
-    let (capacity, wanted) = (node.description.resources, task.spec.resources.reservations);
-    // A task that reserves nothing fits a node that is overbooked, too (its capacity may have
-    // shrunk since).
-    let fits = |wanted: u64, reserved: u64, capacity: u64| {
-        wanted == 0 || reserved.saturating_add(wanted) <= capacity
-    };
-    let cpus = fits(
-        wanted.nano_cpus,
-        load.reserved.nano_cpus,
-        capacity.nano_cpus,
-    );
-    let memory = fits(
-        wanted.memory_bytes,
-        load.reserved.memory_bytes,
-        capacity.memory_bytes,
-    );
-    if !cpus || !memory {
+/// The filters that look at what the node carries; `of_service` is the number of live tasks of
+/// the service on it.
+pub(super) fn by_load(
+    node: &Node,
+    load: &Load,
+    of_service: usize,
+    task: &Task,
+) -> Result<(), Refusal> {
+    if !has_room(node, load, task) {
         return Err(Refusal::Resources);
     }
     if host_ports(task).any(|port| load.host_ports.contains(&port)) {
         return Err(Refusal::HostPort);
     }
+    let most = task.spec.placement.max_replicas as usize;
+    if most != 0 && of_service >= most {
+        return Err(Refusal::MaxReplicas);
+    }
     Ok(())
+}
+
+fn has_room(node: &Node, load: &Load, task: &Task) -> bool {
+    let (capacity, reserved) = (&node.description.resources, &load.reserved);
+    let wanted = &task.spec.resources.reservations;
+    // A task that reserves nothing fits a node that is overbooked, too (its capacity may have
+    // shrunk since).
+    let fits = |wanted: u64, reserved: u64, capacity: u64| {
+        wanted == 0 || reserved.saturating_add(wanted) <= capacity
+    };
+    let of = |resources: &Resources, kind| resources.generic.get(kind).copied().unwrap_or(0);
+    fits(wanted.nano_cpus, reserved.nano_cpus, capacity.nano_cpus)
+        && fits(
+            wanted.memory_bytes,
+            reserved.memory_bytes,
+            capacity.memory_bytes,
+        )
+        && wanted
+            .generic
+            .iter()
+            .all(|(kind, &amount)| fits(amount, of(reserved, kind), of(capacity, kind)))
 }
 
 /// A node without an engine has nothing that could be silent.

@@ -1,8 +1,8 @@
 //! What a node carries already.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use crate::model::{NodeId, PortMode, Protocol, Resources, ServiceId, Task};
+use crate::model::{NodeId, PortMode, Protocol, Resources, Task};
 use crate::state::State;
 
 /// The sum of a node's tasks.
@@ -15,8 +15,6 @@ pub(crate) struct Load {
     pub(crate) host_ports: BTreeSet<(u16, Protocol)>,
     /// Tasks that are to stay, of all services.
     pub(crate) tasks: usize,
-    /// The same by service.
-    pub(crate) by_service: BTreeMap<ServiceId, usize>,
 }
 
 impl Load {
@@ -34,17 +32,16 @@ impl Load {
 
     /// Counts a task in.
     pub(crate) fn add(&mut self, task: &Task) {
-        let wanted = task.spec.resources.reservations;
-        self.reserved.nano_cpus = self.reserved.nano_cpus.saturating_add(wanted.nano_cpus);
-        self.reserved.memory_bytes = self
-            .reserved
-            .memory_bytes
-            .saturating_add(wanted.memory_bytes);
-        self.host_ports.extend(host_ports(task));
-        if task.is_member() {
-            self.tasks += 1;
-            *self.by_service.entry(task.service.clone()).or_insert(0) += 1;
+        let wanted = &task.spec.resources.reservations;
+        let sum = &mut self.reserved;
+        sum.nano_cpus = sum.nano_cpus.saturating_add(wanted.nano_cpus);
+        sum.memory_bytes = sum.memory_bytes.saturating_add(wanted.memory_bytes);
+        for (kind, &amount) in &wanted.generic {
+            let reserved = sum.generic.entry(kind.clone()).or_insert(0);
+            *reserved = reserved.saturating_add(amount);
         }
+        self.host_ports.extend(host_ports(task));
+        self.tasks += usize::from(task.is_member());
     }
 }
 

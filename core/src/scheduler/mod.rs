@@ -1,46 +1,46 @@
 //! Where tasks go.
 //!
 //! Filters say which nodes may have a task, and each explains its refusal; of those nodes the
-//! one that ranks first gets it. Tasks of one service and specification are placed as a group:
+//! one that ranks first gets it, and where the service has placement preferences, the one that
+//! ranks first in the group with fewest of the service's tasks. Tasks of one service and specification are placed as a group:
 //! they have the same demands, so a node that refused one of them need not be asked again,
 //! and a pass over T tasks and N nodes takes (T + N) log N steps instead of T times N.
 //!
 //! A task whose back-off is not over is not placed yet. Placing it would have its agent pull
 //! the image at once, and a missing image would be asked for without any pause.
 
+mod census;
 mod constraint;
 mod filter;
 mod load;
 mod rank;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 pub use filter::Refusal;
 pub(crate) use load::host_ports;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::time::Duration;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
+use census::{Count, FAULTY, census};
 use filter::Refusals;
 use load::Load;
 use rank::Rank;
+use tree::Tree;
 
 use crate::command::Command;
-use crate::model::{Node, NodeId, Resources, ServiceId, Task, TaskState, Timestamp, Version};
+use crate::model::{
+    Node, NodeId, Placement, Resources, ServiceId, Task, TaskState, Timestamp, Version,
+};
 use crate::state::State;
-
-/// Failures count against a node for this long (swarmkit's numbers, as the next one).
-const FAULT_WINDOW: Duration = Duration::from_secs(5 * 60);
-
-/// With this many failures of a service and specification a node is chosen last.
-const FAULTY: usize = 5;
 
 /// A node that may have a task, with what it carries already.
 struct Candidate<'a> {
     node: &'a Node,
     load: Load,
-    failures: usize,
+    count: Count,
 }
 
 /// Places every task that waits for a node, or says why it has to go on waiting.
@@ -72,7 +72,20 @@ pub fn schedule(state: &State, now: Timestamp, seed: u64) -> Vec<Command> {
 /// What is in the way.
 pub fn admit(state: &State, node: &Node, task: &Task) -> Result<(), Refusal> {
     filter::lasting(node, task)?;
-    filter::by_load(node, &Load::of(state, &node.id), task)
+    let of_service = state.tasks_on(&node.id).filter(|other| rivals(other, task));
+    filter::by_load(node, &Load::of(state, &node.id), of_service.count(), task)
+}
+
+/// The values by which a node is grouped, one for each preference of a service.
+pub(crate) fn path<'a>(placement: &Placement, node: &'a Node) -> Vec<Cow<'a, str>> {
+    let value = |attribute| constraint::value(attribute, node).unwrap_or_default();
+    let preferences = placement.preferences.iter();
+    preferences.map(|p| value(p.attribute())).collect()
+}
+
+/// Whether a task counts against the most that a node may have of another one's service.
+fn rivals(other: &Task, task: &Task) -> bool {
+    other.is_live() && other.service == task.service
 }
 
 /// Whether a task could be placed on the node of another one, were that one gone.
@@ -80,10 +93,38 @@ pub(crate) fn fits_in_place_of(state: &State, task: &Task, old: &Task) -> bool {
     let Some(node) = old.node.as_ref().and_then(|id| state.node(id)) else {
         return false;
     };
-    let others = state
-        .tasks_on(&node.id)
-        .filter(|other| other.is_live() && other.id != old.id);
-    filter::lasting(node, task).is_ok() && filter::by_load(node, &Load::sum(others), task).is_ok()
+    let others = || {
+        let tasks = state.tasks_on(&node.id);
+        tasks.filter(|other| other.is_live() && other.id != old.id)
+    };
+    let of_service = others().filter(|other| rivals(other, task)).count();
+    filter::lasting(node, task).is_ok()
+        && filter::by_load(node, &Load::sum(others()), of_service, task).is_ok()
+}
+
+/// Which of a node's generic resources that have names become a task's own: the first that no
+/// other live task has.
+pub(crate) fn generic_names(
+    state: &State,
+    node: &Node,
+    task: &Task,
+) -> BTreeMap<String, Vec<String>> {
+    let mut own = BTreeMap::new();
+    for (kind, &amount) in &task.spec.resources.reservations.generic {
+        let Some(names) = node.description.generic_names.get(kind) else {
+            continue;
+        };
+        let taken: BTreeSet<&String> = state
+            .tasks_on(&node.id)
+            .filter(|other| other.is_live())
+            .filter_map(|other| other.generic_names.get(kind))
+            .flatten()
+            .collect();
+        let free = names.iter().filter(|name| !taken.contains(name)).cloned();
+        let amount = usize::try_from(amount).unwrap_or(usize::MAX);
+        own.insert(kind.clone(), free.take(amount).collect());
+    }
+    own
 }
 
 /// What the tasks of a node reserve together.
@@ -123,37 +164,49 @@ fn place(
     loads: &mut BTreeMap<NodeId, Load>,
     commands: &mut Vec<Command>,
 ) {
-    let Some(first) = tasks.first() else { return };
-    let failures = failures(state, now, first);
+    let Some(&first) = tasks.first() else { return };
+    let counts = census(state, now, first);
     let mut refusals = Refusals::default();
     let mut candidates = Vec::new();
+    let mut tree = Tree::default();
     for node in state.nodes() {
-        match filter::lasting(node, first) {
-            Ok(()) => candidates.push(Candidate {
-                node,
-                load: loads.remove(&node.id).unwrap_or_default(),
-                failures: failures.get(&node.id).copied().unwrap_or(0),
-            }),
-            Err(refusal) => refusals.count(refusal),
-        }
-    }
-    let mut queue: BinaryHeap<Reverse<(Rank, usize)>> = candidates
-        .iter()
-        .enumerate()
-        .map(|(index, candidate)| Reverse((rank(candidate, first, seed), index)))
-        .collect();
-    for &task in tasks {
-        match next(&mut queue, &candidates, task, &mut refusals) {
-            Some(index) => {
-                let candidate = &mut candidates[index];
-                candidate.load.add(task);
-                queue.push(Reverse((rank(candidate, task, seed), index)));
-                commands.push(Command::AssignTask {
-                    id: task.id.clone(),
-                    expected: task.version,
-                    node: candidate.node.id.clone(),
+        let count = counts.get(&node.id).copied().unwrap_or_default();
+        let path = path(&first.spec.placement, node);
+        let candidate = match filter::lasting(node, first) {
+            Ok(()) => {
+                candidates.push(Candidate {
+                    node,
+                    load: loads.remove(&node.id).unwrap_or_default(),
+                    count,
                 });
+                let index = candidates.len() - 1;
+                Some((rank(&candidates[index], first, seed), index))
             }
+            Err(refusal) => {
+                refusals.count(refusal);
+                None
+            }
+        };
+        tree.add(&path, count.stays, candidate);
+    }
+    tree.arrange();
+    for &task in tasks {
+        let found = tree.next(&mut |index| {
+            let candidate = &mut candidates[index];
+            match candidate.take(task) {
+                Ok(()) => Some(rank(candidate, task, seed)),
+                Err(refusal) => {
+                    refusals.count(refusal);
+                    None
+                }
+            }
+        });
+        match found {
+            Some(index) => commands.push(Command::AssignTask {
+                id: task.id.clone(),
+                expected: task.version,
+                node: candidates[index].node.id.clone(),
+            }),
             None => commands.extend(explain(task, &refusals)),
         }
     }
@@ -162,21 +215,15 @@ fn place(
     }
 }
 
-/// The best candidate that has room. Those without are dropped for the rest of the group.
-fn next(
-    queue: &mut BinaryHeap<Reverse<(Rank, usize)>>,
-    candidates: &[Candidate<'_>],
-    task: &Task,
-    refusals: &mut Refusals,
-) -> Option<usize> {
-    while let Some(Reverse((_, index))) = queue.pop() {
-        let candidate = &candidates[index];
-        match filter::by_load(candidate.node, &candidate.load, task) {
-            Ok(()) => return Some(index),
-            Err(refusal) => refusals.count(refusal),
-        }
+impl Candidate<'_> {
+    /// Takes a task if there is room for it.
+    fn take(&mut self, task: &Task) -> Result<(), Refusal> {
+        filter::by_load(self.node, &self.load, self.count.live, task)?;
+        self.load.add(task);
+        self.count.live += 1;
+        self.count.stays += 1;
+        Ok(())
     }
-    None
 }
 
 fn explain(task: &Task, refusals: &Refusals) -> Option<Command> {
@@ -192,24 +239,10 @@ fn explain(task: &Task, refusals: &Refusals) -> Option<Command> {
 
 fn rank(candidate: &Candidate<'_>, task: &Task, seed: u64) -> Rank {
     Rank::new(
-        candidate.node,
-        &candidate.load,
-        &task.service,
-        candidate.failures >= FAULTY,
+        task.spec.placement.strategy,
+        (candidate.node, &candidate.load),
+        candidate.count.stays,
+        candidate.count.failures >= FAULTY,
         seed,
     )
-}
-
-/// How often tasks made from this specification failed lately, by node.
-fn failures(state: &State, now: Timestamp, like: &Task) -> BTreeMap<NodeId, usize> {
-    let mut failures = BTreeMap::new();
-    for task in state.tasks_of(&like.service) {
-        let failed = matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
-            && task.spec_version == like.spec_version
-            && now.since(task.status.at) < FAULT_WINDOW;
-        if let (true, Some(node)) = (failed, &task.node) {
-            *failures.entry(node.clone()).or_insert(0) += 1;
-        }
-    }
-    failures
 }

@@ -1,43 +1,46 @@
 //! Which of the nodes that may have a task gets it.
 
-use std::cmp::Reverse;
-
 use super::load::Load;
-use crate::model::{Node, ServiceId};
+use crate::model::{Node, Strategy};
 use crate::random;
 
 /// The order of preference; the least is the best. Fields compare from the first to the last.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     /// Nodes on which the service keeps failing come last.
     faulty: bool,
-    /// Fewest tasks of this service: a lost node takes as few of them as possible along.
-    of_service: usize,
-    /// Then the largest free share of CPU and memory, so that a small and a large host are not
-    /// treated alike.
-    free: Reverse<u64>,
-    /// Then fewest tasks of all services.
-    tasks: usize,
+    /// What the strategy looks at.
+    ///
+    /// To spread: fewest tasks of this service, so that a lost node takes as few of them as
+    /// possible along; then the largest free share of CPU and memory, so that a small and a
+    /// large host are not treated alike; then fewest tasks of all services.
+    ///
+    /// To pack: the smallest free share, then most tasks of this service, then most of all.
+    keys: [u64; 3],
     /// Then chance.
     tie: u64,
 }
 
 impl Rank {
+    /// `stays` is the number of the service's tasks that are on the node and to stay there.
     pub(super) fn new(
-        node: &Node,
-        load: &Load,
-        service: &ServiceId,
+        strategy: Strategy,
+        (node, load): (&Node, &Load),
+        stays: usize,
         faulty: bool,
         seed: u64,
     ) -> Self {
-        let capacity = node.description.resources;
+        let capacity = &node.description.resources;
         let free = free_share(capacity.nano_cpus, load.reserved.nano_cpus)
             + free_share(capacity.memory_bytes, load.reserved.memory_bytes);
+        let (stays, tasks) = (stays as u64, load.tasks as u64);
+        let most = |number: u64| u64::MAX - number;
         Self {
             faulty,
-            of_service: load.by_service.get(service).copied().unwrap_or(0),
-            free: Reverse(free),
-            tasks: load.tasks,
+            keys: match strategy {
+                Strategy::Spread => [stays, most(free), tasks],
+                Strategy::Binpack => [free, most(stays), most(tasks)],
+            },
             tie: random::tie(seed, node.id.as_str().as_bytes()),
         }
     }

@@ -7,6 +7,8 @@ mod agent;
 #[cfg(test)]
 mod options;
 #[cfg(test)]
+mod placement;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod scenarios;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! replicas=N port=80:80 host-port=53:53 cpus=N constraint=KEY==VALUE drain=SECONDSs
+//! pref=ATTRIBUTE max-per-node=N generic=KIND:N platform=OS/ARCH strategy=spread|binpack
 //! image=IMAGE behaves=healthy|missing|never-healthy|crash=SECONDSs force
 //! [rollback-] parallelism=N delay=SECONDSs monitor=SECONDSs ratio=R deadline=SECONDSs
 //!             action=pause|continue|rollback order=stop-first|start-first
@@ -11,8 +12,8 @@
 use std::time::Duration;
 
 use swarmlet_core::model::{
-    ContainerSpec, FailureAction, LbPolicy, PortMode, PortSpec, Protocol, ServiceMode, ServiceSpec,
-    TaskSpec, UpdateConfig, UpdateOrder,
+    ContainerSpec, FailureAction, LbPolicy, Node, Platform, PortMode, PortSpec, Preference,
+    Protocol, ServiceMode, ServiceSpec, Strategy, TaskSpec, UpdateConfig, UpdateOrder,
 };
 
 use crate::agent::Behaviour;
@@ -79,12 +80,59 @@ pub(crate) fn set(simulation: &mut Simulation, spec: &mut ServiceSpec, option: &
             spec.task.resources.reservations.nano_cpus = cpus * 1_000_000_000;
         }
         "constraint" => spec.task.placement.constraints.push(value.parse().unwrap()),
+        "pref" => {
+            let preference = Preference::spread(value).unwrap();
+            spec.task.placement.preferences.push(preference);
+        }
+        "max-per-node" => spec.task.placement.max_replicas = value.parse().unwrap(),
+        "generic" => {
+            let (kind, amount) = value.split_once(':').unwrap();
+            let generic = &mut spec.task.resources.reservations.generic;
+            generic.insert(kind.to_owned(), amount.parse().unwrap());
+        }
+        "platform" => {
+            let (os, arch) = value.split_once('/').unwrap();
+            spec.task.placement.platforms.push(Platform {
+                os: os.to_owned(),
+                arch: arch.to_owned(),
+            });
+        }
+        "strategy" => {
+            spec.task.placement.strategy = match value {
+                "spread" => Strategy::Spread,
+                "binpack" => Strategy::Binpack,
+                _ => panic!("what is {value:?}?"),
+            }
+        }
         "drain" => spec.drain_timeout = seconds(value),
         "image" => value.clone_into(&mut spec.task.containers[0].image),
         "behaves" => behave(simulation, &spec.name, value),
         "force" => spec.task.force_update += 1,
         _ => set_update(&mut spec.update, key, value),
     }
+}
+
+/// What a word says of a new node.
+pub(crate) fn describe(node: &mut Node, word: &str) {
+    if let Some((key, value)) = word.split_once('=') {
+        if key == "arch" {
+            value.clone_into(&mut node.description.platform.arch);
+        } else {
+            node.spec.labels.insert(key.to_owned(), value.to_owned());
+        }
+        return;
+    }
+    let (kind, value) = word.split_once(':').unwrap();
+    let amount = value.parse().unwrap_or_else(|_| {
+        let names: Vec<String> = value.split(',').map(str::to_owned).collect();
+        let amount = names.len() as u64;
+        node.description
+            .generic_names
+            .insert(kind.to_owned(), names);
+        amount
+    });
+    let generic = &mut node.description.resources.generic;
+    generic.insert(kind.to_owned(), amount);
 }
 
 fn set_update(config: &mut UpdateConfig, key: &str, value: &str) {

@@ -3,13 +3,14 @@
 //! `UPDATE_GOLDEN=1` writes what was seen into the files, for a look at the difference.
 //!
 //! ```text
-//! node NAME CPUScpu MEMORYGiB            service NAME [replicas=N] [port=80:80] [host-port=53:53]
+//! node NAME CPUScpu MEMORYGiB [zone=Z] [rack=R] [arch=A] [KIND:N] [KIND:NAME,NAME]
+//!                                        service NAME [replicas=N] [port=80:80] [host-port=53:53]
 //! scale NAME N · rm NAME                    [cpus=N] [constraint=KEY==VALUE] [drain=SECONDSs]
 //! run SECONDSs                              [image=IMAGE] [behaves=…]
 //! kill NAME.SLOT                         behave NAME healthy|missing|crash=SECONDSs
 //! lose NODE · return NODE · forget NODE  connections NAME.SLOT N
 //! active|pause|drain NODE                label NODE KEY=VALUE
-//! leader-change                          show tasks|endpoints|nodes|updates
+//! leader-change                          show tasks|endpoints|nodes|updates|zones|generic
 //! update NAME [any option of service]    rollback NAME
 //! ```
 //!
@@ -97,8 +98,8 @@ struct Player {
 impl Player {
     fn line(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
-        if let ["node", name, cpus, memory] = words[..] {
-            return self.node(name, cpus, memory);
+        if let ["node", name, cpus, memory, ref words @ ..] = words[..] {
+            return self.node(name, cpus, memory, words);
         }
         let simulation = self.simulation.as_mut().expect("a node comes first");
         let id = |name: &str| node_id(&self.nodes, name);
@@ -191,12 +192,15 @@ impl Player {
         }
     }
 
-    fn node(&mut self, name: &str, cpus: &str, memory: &str) {
+    fn node(&mut self, name: &str, cpus: &str, memory: &str, words: &[&str]) {
         self.nodes.push(name.to_owned());
         let number = u8::try_from(self.nodes.len()).unwrap();
         let cpus = cpus.strip_suffix("cpu").unwrap().parse().unwrap();
         let gibibytes: u64 = memory.strip_suffix("GiB").unwrap().parse().unwrap();
-        let node = node(name, number, cpus, gibibytes << 30);
+        let mut node = node(name, number, cpus, gibibytes << 30);
+        for word in words {
+            options::describe(&mut node, word);
+        }
         match &mut self.simulation {
             Some(simulation) => simulation.join(node),
             None => self.simulation = Some(Simulation::new(1, node)),
@@ -225,6 +229,8 @@ fn show(simulation: &Simulation, what: &str) -> String {
         "tasks" => tasks(simulation),
         "endpoints" => table(simulation),
         "nodes" => nodes(simulation),
+        "zones" => zones(simulation),
+        "generic" => generic(simulation),
         "updates" => updates(simulation),
         _ => panic!("cannot show {what}"),
     }
@@ -316,6 +322,41 @@ fn updates(simulation: &Simulation) -> String {
                 message = message.replace(id.as_str(), &name);
             }
             write!(text, ", {}: {message}", status.state).unwrap();
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Members by zone, and of how many on each node.
+fn zones(simulation: &Simulation) -> String {
+    let mut zones: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for node in simulation.state.nodes() {
+        let zone = node.spec.labels.get("zone").map_or("-", String::as_str);
+        let rack = node.spec.labels.get("rack");
+        let tasks = simulation.state.tasks_on(&node.id);
+        let count = tasks.filter(|t| t.is_live() && t.is_member()).count();
+        let rack = rack.map_or(String::new(), |rack| format!("({rack})"));
+        let name = &node.description.hostname;
+        let nodes = zones.entry(zone).or_default();
+        nodes.push(format!("{name}{rack}={count}"));
+    }
+    let line = |(zone, nodes): (&str, Vec<String>)| format!("{zone}: {}\n", nodes.join(" "));
+    zones.into_iter().map(line).collect()
+}
+
+/// Which generic resources each node's tasks have.
+fn generic(simulation: &Simulation) -> String {
+    let mut text = String::new();
+    for node in simulation.state.nodes() {
+        write!(text, "{}:", node.description.hostname).unwrap();
+        let tasks = simulation.state.tasks_on(&node.id);
+        for task in tasks.filter(|task| task.is_live()) {
+            for (kind, amount) in &task.spec.resources.reservations.generic {
+                let names = task.generic_names.get(kind);
+                let names = names.map_or(String::new(), |names| format!("({})", names.join(",")));
+                write!(text, " {}={amount} {kind}{names}", task.name()).unwrap();
+            }
         }
         text.push('\n');
     }

@@ -322,7 +322,9 @@ pub(crate) fn node(name: &str, number: u8, cpus: u64, memory_bytes: u64) -> Node
             resources: Resources {
                 nano_cpus: cpus * 1_000_000_000,
                 memory_bytes,
+                ..Resources::default()
             },
+            generic_names: BTreeMap::new(),
             runtime: RuntimeKind::Docker,
             engine_version: "29.0".to_owned(),
             engine_labels: BTreeMap::new(),

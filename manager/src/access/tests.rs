@@ -60,6 +60,7 @@ fn node(id: u128, role: Role) -> Node {
                 arch: "amd64".to_owned(),
             },
             resources: Resources::default(),
+            generic_names: Default::default(),
             runtime: RuntimeKind::Process,
             engine_version: String::new(),
             engine_labels: Default::default(),

@@ -27,6 +27,7 @@ fn node(id: u128, hostname: &str, state: NodeState, raft_id: Option<u64>) -> Nod
                 arch: "amd64".to_owned(),
             },
             resources: Resources::default(),
+            generic_names: Default::default(),
             runtime: RuntimeKind::Process,
             engine_version: String::new(),
             engine_labels: BTreeMap::new(),

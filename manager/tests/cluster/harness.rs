@@ -314,7 +314,9 @@ pub(crate) fn description(hostname: &str) -> NodeDescription {
         resources: Resources {
             nano_cpus: 4_000_000_000,
             memory_bytes: 8 << 30,
+            ..Resources::default()
         },
+        generic_names: Default::default(),
         runtime: RuntimeKind::Docker,
         engine_version: "27.0".to_owned(),
         engine_labels: Default::default(),

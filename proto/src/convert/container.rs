@@ -188,6 +188,8 @@ impl From<&Resources> for v1::Resources {
         Self {
             nano_cpus: resources.nano_cpus,
             memory_bytes: resources.memory_bytes,
+            pids: resources.pids,
+            generic: resources.generic.clone(),
         }
     }
 }
@@ -199,6 +201,8 @@ impl TryFrom<v1::Resources> for Resources {
         Ok(Self {
             nano_cpus: message.nano_cpus,
             memory_bytes: message.memory_bytes,
+            pids: message.pids,
+            generic: message.generic,
         })
     }
 }

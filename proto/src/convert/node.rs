@@ -5,8 +5,8 @@ use swarmlet_core::model::{
     Platform, PortProblem, Role, RuntimeKind, Timestamp, Version,
 };
 
-use super::Malformed;
 use super::field::{address, enumeration, id, list, messages, mirrored, optional, port, required};
+use super::{Malformed, placement};
 use crate::v1;
 
 mirrored!(Role { Worker, Manager });
@@ -90,6 +90,7 @@ impl From<&NodeDescription> for v1::NodeDescription {
             last_task_port: description.task_ports.1.into(),
             schema: description.schema,
             program_version: description.program_version.clone(),
+            generic_names: placement::named(&description.generic_names),
         }
     }
 }
@@ -112,6 +113,7 @@ impl TryFrom<v1::NodeDescription> for NodeDescription {
             ),
             schema: message.schema,
             program_version: message.program_version,
+            generic_names: placement::names("generic_names", message.generic_names)?,
         })
     }
 }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use swarmlet_core::model::{
-    Constraint, ConstraintOp, LbPolicy, Placement, Service, ServiceId, ServiceMode, ServiceSpec,
-    Timestamp, Version,
+    LbPolicy, Service, ServiceId, ServiceMode, ServiceSpec, Timestamp, Version,
 };
 
 use super::Malformed;
@@ -15,7 +14,6 @@ use crate::v1;
 use crate::v1::service_spec::Mode;
 
 mirrored!(LbPolicy { RoundRobin });
-mirrored!(ConstraintOp { Equal, NotEqual });
 
 impl From<&Service> for v1::Service {
     fn from(service: &Service) -> Self {
@@ -90,46 +88,6 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
             drain_timeout: Duration::from_nanos(message.drain_timeout_ns),
             update: optional("update", message.update)?.unwrap_or_default(),
             rollback: optional("rollback", message.rollback)?.unwrap_or_default(),
-        })
-    }
-}
-
-impl From<&Placement> for v1::Placement {
-    fn from(placement: &Placement) -> Self {
-        Self {
-            constraints: messages(&placement.constraints),
-        }
-    }
-}
-
-impl TryFrom<v1::Placement> for Placement {
-    type Error = Malformed;
-
-    fn try_from(message: v1::Placement) -> Result<Self, Malformed> {
-        Ok(Self {
-            constraints: list("constraints", message.constraints)?,
-        })
-    }
-}
-
-impl From<&Constraint> for v1::Constraint {
-    fn from(constraint: &Constraint) -> Self {
-        Self {
-            key: constraint.key.clone(),
-            op: v1::ConstraintOp::from(constraint.op).into(),
-            value: constraint.value.clone(),
-        }
-    }
-}
-
-impl TryFrom<v1::Constraint> for Constraint {
-    type Error = Malformed;
-
-    fn try_from(message: v1::Constraint) -> Result<Self, Malformed> {
-        Ok(Self {
-            key: message.key,
-            op: enumeration::<v1::ConstraintOp, _>("op", message.op)?,
-            value: message.value,
         })
     }
 }

@@ -5,8 +5,8 @@ use swarmlet_core::model::{
     TaskState, TaskStatus, Timestamp, Version,
 };
 
-use super::Malformed;
 use super::field::{address, enumeration, id, list, messages, mirrored, optional, port, required};
+use super::{Malformed, placement};
 use crate::v1;
 
 mirrored!(TaskState {
@@ -43,6 +43,7 @@ impl From<&Task> for v1::Task {
             status: Some((&task.status).into()),
             restart: Some((&task.restart).into()),
             draining: task.draining.as_ref().map(Into::into),
+            generic_names: placement::named(&task.generic_names),
         }
     }
 }
@@ -69,6 +70,7 @@ impl TryFrom<v1::Task> for Task {
             status: required("status", message.status)?,
             restart: required("restart", message.restart)?,
             draining: optional("draining", message.draining)?,
+            generic_names: placement::names("generic_names", message.generic_names)?,
         })
     }
 }

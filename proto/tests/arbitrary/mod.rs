@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use proptest::collection::{btree_map, vec};
 use proptest::option;
-use proptest::prelude::*;
+use proptest::prelude::{Strategy, *};
 use swarmlet_core::endpoints::{Endpoint, EndpointState, Listener, Table};
-use swarmlet_core::model::*;
+use swarmlet_core::model::{Strategy as Order, *};
 use swarmlet_core::state::State;
 
 type Labels = std::collections::BTreeMap<String, String>;
@@ -84,9 +84,12 @@ fn port_spec() -> impl Strategy<Value = PortSpec> {
 }
 
 fn resources() -> impl Strategy<Value = Resources> {
-    (any::<u64>(), any::<u64>()).prop_map(|(nano_cpus, memory_bytes)| Resources {
+    let generic = btree_map(text(), any::<u64>(), 0..3);
+    (any::<[u64; 3]>(), generic).prop_map(|([nano_cpus, memory_bytes, pids], generic)| Resources {
         nano_cpus,
         memory_bytes,
+        pids,
+        generic,
     })
 }
 
@@ -176,7 +179,25 @@ fn placement() -> impl Strategy<Value = Placement> {
     let op = one_of(&[ConstraintOp::Equal, ConstraintOp::NotEqual]);
     let constraint =
         (text(), op, text()).prop_map(|(key, op, value)| Constraint { key, op, value });
-    vec(constraint, 0..3).prop_map(|constraints| Placement { constraints })
+    let preferences = ["node.labels.zone", "engine.labels.rack", "node.hostname"];
+    let preference =
+        one_of(&preferences).prop_map(|attribute| Preference::spread(attribute).unwrap());
+    (
+        vec(constraint, 0..3),
+        vec(preference, 0..3),
+        any::<u32>(),
+        vec(platform(), 0..3),
+        one_of(&[Order::Spread, Order::Binpack]),
+    )
+        .prop_map(
+            |(constraints, preferences, max_replicas, platforms, strategy)| Placement {
+                constraints,
+                preferences,
+                max_replicas,
+                platforms,
+                strategy,
+            },
+        )
 }
 
 fn task_spec() -> impl Strategy<Value = TaskSpec> {
@@ -400,7 +421,7 @@ fn task() -> impl Strategy<Value = Task> {
         service_id(),
         text(),
         any::<u32>(),
-        option::of(node_id()),
+        (option::of(node_id()), names()),
         task_spec(),
     );
     let second = (
@@ -413,7 +434,7 @@ fn task() -> impl Strategy<Value = Task> {
         option::of(draining),
     );
     (first, second).prop_map(|(first, second)| {
-        let (id, version, service, service_name, slot, node, spec) = first;
+        let (id, version, service, service_name, slot, (node, generic_names), spec) = first;
         let (ports, spec_version, created_at, desired, status, restart, draining) = second;
         Task {
             id,
@@ -422,6 +443,7 @@ fn task() -> impl Strategy<Value = Task> {
             service_name,
             slot,
             node,
+            generic_names,
             spec,
             ports,
             spec_version,
@@ -447,14 +469,21 @@ fn node_spec() -> impl Strategy<Value = NodeSpec> {
     })
 }
 
+fn platform() -> impl Strategy<Value = Platform> {
+    (text(), text()).prop_map(|(os, arch)| Platform { os, arch })
+}
+
+fn names() -> impl Strategy<Value = std::collections::BTreeMap<String, Vec<String>>> {
+    btree_map(text(), vec(text(), 0..3), 0..3)
+}
+
 fn description() -> impl Strategy<Value = NodeDescription> {
-    let platform = (text(), text()).prop_map(|(os, arch)| Platform { os, arch });
     let runtime = one_of(&[RuntimeKind::Docker, RuntimeKind::Process]);
     (
         text(),
         any::<IpAddr>(),
-        platform,
-        resources(),
+        platform(),
+        (resources(), names()),
         runtime,
         text(),
         labels(),
@@ -467,7 +496,7 @@ fn description() -> impl Strategy<Value = NodeDescription> {
                 hostname,
                 address,
                 platform,
-                resources,
+                (resources, generic_names),
                 runtime,
                 engine_version,
                 engine_labels,
@@ -479,6 +508,7 @@ fn description() -> impl Strategy<Value = NodeDescription> {
                 address,
                 platform,
                 resources,
+                generic_names,
                 runtime,
                 engine_version,
                 engine_labels,

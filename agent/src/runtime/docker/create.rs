@@ -15,7 +15,7 @@ use swarmlet_core::model::{
 use super::label;
 use super::observe::ports_to_text;
 use crate::runtime::placeholder::{expand, expand_mount};
-use crate::runtime::{RuntimeError, Scope};
+use crate::runtime::{RuntimeError, Scope, generic};
 
 /// What to create for a task.
 ///
@@ -31,11 +31,12 @@ pub(super) fn body(
             "the task has no container".to_owned(),
         ));
     };
-    let env = container
+    let mut env = container
         .env
         .iter()
         .map(|entry| expand(entry, scope, task))
         .collect::<Result<Vec<_>, _>>()?;
+    env.extend(generic::variables(task).map(|(name, value)| format!("{name}={value}")));
     let hostname = container
         .hostname
         .as_deref()
@@ -67,8 +68,8 @@ fn host_config(
     container: &ContainerSpec,
     ports: &[TaskPort],
 ) -> Result<HostConfig, RuntimeError> {
-    let limits = task.spec.resources.limits;
-    let reservations = task.spec.resources.reservations;
+    let limits = &task.spec.resources.limits;
+    let reservations = &task.spec.resources.reservations;
     let amount = |value: u64| (value != 0).then(|| i64::try_from(value).unwrap_or(i64::MAX));
     let mounts = container
         .mounts
@@ -78,6 +79,7 @@ fn host_config(
     Ok(HostConfig {
         nano_cpus: amount(limits.nano_cpus),
         memory: amount(limits.memory_bytes),
+        pids_limit: amount(limits.pids),
         memory_reservation: amount(reservations.memory_bytes),
         // Never binds: those make a folder where the source is missing.
         mounts: (!mounts.is_empty()).then_some(mounts),

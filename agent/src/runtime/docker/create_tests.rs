@@ -94,12 +94,18 @@ fn limits_mounts_and_checks_are_passed_on() {
                 limits: Resources {
                     nano_cpus: 500_000_000,
                     memory_bytes: 64 << 20,
+                    pids: 100,
+                    ..Resources::default()
                 },
                 reservations: Resources {
                     nano_cpus: 0,
                     memory_bytes: 32 << 20,
+                    generic: [("gpu".to_owned(), 2), ("disc".to_owned(), 1)].into(),
+                    ..Resources::default()
                 },
             };
+            let names = vec!["a".to_owned(), "b".to_owned()];
+            task.generic_names.insert("gpu".to_owned(), names);
             let container = &mut task.spec.containers[0];
             container.hostname = Some("{{.Service.Name}}-{{.Task.Slot}}".to_owned());
             container.mounts = vec![Mount {

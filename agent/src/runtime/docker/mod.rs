@@ -287,6 +287,7 @@ impl DockerRuntime {
             resources: Resources {
                 nano_cpus: number(info.ncpu) * 1_000_000_000,
                 memory_bytes: number(info.mem_total),
+                ..Resources::default()
             },
             arch: go_arch(&info.architecture.unwrap_or_default()).to_owned(),
         })

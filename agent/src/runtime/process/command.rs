@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use swarmlet_core::model::{ContainerSpec, HealthTest, Task, TaskPort};
 
 use super::super::placeholder::expand;
-use super::super::{RuntimeError, Scope};
+use super::super::{RuntimeError, Scope, generic};
 use super::files::{Port, Spec};
 
 /// The image that is built into the program.
@@ -155,6 +155,7 @@ fn environment(
             }
         }
     }
+    env.extend(generic::variables(task));
     Ok(env.into_iter().collect())
 }
 

@@ -32,7 +32,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use rustix::process::Signal;
-use swarmlet_core::model::{RuntimeKind, Task, TaskId, TaskPort};
+use swarmlet_core::model::{Resources, RuntimeKind, Task, TaskId, TaskPort};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
@@ -300,10 +300,12 @@ fn failed(what: &str, path: &Path, error: &io::Error) -> RuntimeError {
 /// that works on engines from ever being tried without one.
 fn warn_about_limits(task: &Task) {
     static ONCE: Once = Once::new();
-    let limits = task.spec.resources.limits;
-    if limits.nano_cpus != 0 || limits.memory_bytes != 0 {
+    let limits = &task.spec.resources.limits;
+    if *limits != Resources::default() {
         ONCE.call_once(|| {
-            tracing::warn!("the process runtime does not enforce limits of CPU and memory");
+            tracing::warn!(
+                "the process runtime does not enforce limits of CPU, memory and processes"
+            );
         });
     }
 }

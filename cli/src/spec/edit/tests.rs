@@ -96,6 +96,9 @@ fn every_flag_finds_its_place() {
         &["--constraint=node.labels.zone==a", "i"],
     );
     let settings = [
+        "--limit-pids=100",
+        "--replicas-max-per-node=2",
+        "--placement-strategy=binpack",
         "--limit-cpu=2",
         "--limit-memory=64m",
         "--reserve-cpu=1",
@@ -145,6 +148,35 @@ fn every_flag_finds_its_place() {
         line.extend(["--no-healthcheck", "-p=80:80", "i"]);
         line
     });
+}
+
+#[test]
+fn placement_flags_find_their_place() {
+    check(
+        &[
+            "--placement-pref=spread=node.labels.zone",
+            "--placement-pref=spread=node.labels.rack",
+            "--platform=linux/amd64",
+            "--generic-resource=gpu=1",
+            "--generic-resource=disc=2",
+            "i",
+        ],
+        &[
+            "--placement-pref-rm=spread=node.labels.zone",
+            "--placement-pref-add=spread=node.labels.row",
+            "--platform-rm=linux/amd64",
+            "--platform-add=linux/arm64",
+            "--generic-resource-rm=disc",
+            "--generic-resource-add=gpu=3",
+        ],
+        &[
+            "--placement-pref=spread=node.labels.rack",
+            "--placement-pref=spread=node.labels.row",
+            "--platform=linux/arm64",
+            "--generic-resource=gpu=3",
+            "i",
+        ],
+    );
 }
 
 #[test]

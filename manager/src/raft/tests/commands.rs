@@ -90,6 +90,7 @@ fn node(number: u64) -> Node {
                 arch: "amd64".into(),
             },
             resources: Resources::default(),
+            generic_names: Default::default(),
             runtime: RuntimeKind::Process,
             engine_version: String::new(),
             engine_labels: BTreeMap::new(),
