@@ -13,6 +13,7 @@
 //! Start reading at [`Hosts`], then [`Host`]; `tests/harness.rs` shows all of
 //! it in use without swarmlet.
 
+pub mod bench;
 mod binary;
 pub mod cleanup;
 mod command;

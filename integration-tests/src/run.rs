@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use crate::{Process, cleanup, sibling_binary};
 
 /// The directory of one run, its reaper, and the duty to remove all.
+#[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) name: String,
     pub(crate) directory: PathBuf,

@@ -1,0 +1,17 @@
+//! What the benchmarks share: a network to measure in, the time that processes take, figures of
+//! repeated measurements, and plots of them.
+//!
+//! `src/bin/bench-lb` compares balancers and `src/bin/bench-cluster` clusters; both write a
+//! table and a plot to `docs/bench`.
+
+mod chart;
+mod machine;
+mod summary;
+mod testbed;
+mod usage;
+
+pub use chart::{Bar, Chart, Panel};
+pub use machine::Machine;
+pub use summary::{Summary, ratios};
+pub use testbed::{Route, Testbed};
+pub use usage::{busy_share, cpu_time, machine_time, resident_bytes};

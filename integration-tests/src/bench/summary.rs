@@ -1,0 +1,87 @@
+//! Figures of repeated measurements.
+
+use std::fmt;
+
+/// Median, least and greatest of some values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// The middle one, or the mean of the two in the middle.
+    pub median: f64,
+    /// The least.
+    pub least: f64,
+    /// The greatest.
+    pub greatest: f64,
+}
+
+impl Summary {
+    /// None where there are no values.
+    #[must_use]
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let (least, greatest) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let median = if values.len() % 2 == 1 {
+            values[middle]
+        } else {
+            f64::midpoint(values[middle - 1], values[middle])
+        };
+        Some(Self {
+            median,
+            least,
+            greatest,
+        })
+    }
+}
+
+impl fmt::Display for Summary {
+    /// `1.23 (1.20-1.31)`, with as many digits as three figures of the median take.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = match self.median.abs() {
+            median if median >= 100.0 => 0,
+            median if median >= 10.0 => 1,
+            _ => 2,
+        };
+        write!(
+            formatter,
+            "{:.digits$} ({:.digits$}-{:.digits$})",
+            self.median, self.least, self.greatest
+        )
+    }
+}
+
+/// The quotients of values of the same round. Rounds in which one of the two is missing are
+/// left out, for only what was measured together can be compared.
+#[must_use]
+pub fn ratios(own: &[Option<f64>], other: &[Option<f64>]) -> Vec<f64> {
+    let pairs = own.iter().zip(other);
+    pairs
+        .filter_map(|(own, other)| Some((*own)? / (*other)?))
+        .filter(|ratio| ratio.is_finite())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_of_odd_and_even_counts() {
+        assert_eq!(Summary::of([]), None);
+        assert_eq!(Summary::of([3.0, 1.0, 2.0]).unwrap().median, 2.0);
+        let four = Summary::of([4.0, 1.0, 2.0, 3.0]).unwrap();
+        assert_eq!((four.median, four.least, four.greatest), (2.5, 1.0, 4.0));
+        assert_eq!(four.to_string(), "2.50 (1.00-4.00)");
+        assert_eq!(
+            Summary::of([14_000.4]).unwrap().to_string(),
+            "14000 (14000-14000)"
+        );
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round() {
+        let own = [Some(1.0), None, Some(3.0), Some(4.0)];
+        let other = [Some(2.0), Some(2.0), None, Some(0.0)];
+        assert_eq!(ratios(&own, &other), [0.5]);
+    }
+}

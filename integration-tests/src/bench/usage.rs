@@ -1,0 +1,91 @@
+//! Time and memory of processes, as the kernel counts them.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context, Result};
+use rustix::process::Pid;
+
+/// Time that a process has had of processors, all of its threads together, to the nanosecond:
+/// the ticks of `/proc/PID/stat` are too coarse for a measurement of a second.
+///
+/// # Errors
+///
+/// When it has ended.
+pub fn cpu_time(pid: Pid) -> Result<Duration> {
+    let tasks = format!("/proc/{}/task", pid.as_raw_nonzero());
+    let mut sum = 0;
+    for task in fs::read_dir(&tasks).with_context(|| format!("cannot read {tasks}"))? {
+        let path = task?.path().join("schedstat");
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        sum += first_number(&text).with_context(|| format!("no time in {text:?}"))?;
+    }
+    Ok(Duration::from_nanos(sum))
+}
+
+/// Memory of a process that is really there.
+///
+/// # Errors
+///
+/// When it has ended.
+pub fn resident_bytes(pid: Pid) -> Result<u64> {
+    let path = format!("/proc/{}/status", pid.as_raw_nonzero());
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(first_number).context("no VmRSS")?;
+    Ok(kibibytes * 1024)
+}
+
+/// Ticks of all processors since boot: busy, and all. What the host took away counts as busy:
+/// whoever reads the share is to see that the machine was not free.
+///
+/// # Errors
+///
+/// When `/proc/stat` cannot be read.
+pub fn machine_time() -> Result<(u64, u64)> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let line = text.lines().next().unwrap_or_default();
+    let fields: Vec<u64> = line
+        .split_whitespace()
+        .skip(1)
+        // The last two, time of guests, are in the first two already.
+        .take(8)
+        .map(|field| field.parse().with_context(|| format!("not ticks: {line}")))
+        .collect::<Result<_>>()?;
+    let all: u64 = fields.iter().sum();
+    let idle: u64 = fields.iter().skip(3).take(2).sum();
+    Ok((all - idle, all))
+}
+
+/// The share of the whole machine that was busy between two looks at [`machine_time`].
+#[must_use]
+pub fn busy_share(before: (u64, u64), after: (u64, u64)) -> f64 {
+    let all = after.1.saturating_sub(before.1).max(1);
+    after.0.saturating_sub(before.0) as f64 / all as f64
+}
+
+fn first_number(text: &str) -> Option<u64> {
+    text.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn the_own_process_takes_time_and_memory() {
+        let own = rustix::process::getpid();
+        let (before, machine) = (cpu_time(own).unwrap(), machine_time().unwrap());
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(100) {
+            std::hint::black_box(resident_bytes(own).unwrap());
+        }
+        let took = cpu_time(own).unwrap() - before;
+        // Other tests of this process may run at the same time, so there is no upper bound.
+        assert!(took >= Duration::from_millis(10), "{took:?}");
+        let share = busy_share(machine, machine_time().unwrap());
+        assert!(share > 0.0 && share <= 1.0, "{share}");
+        assert!(resident_bytes(own).unwrap() > 100_000);
+    }
+}
