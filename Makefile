@@ -6,7 +6,8 @@ TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 BINARY := $(TARGET_DIR)/$(TRIPLE)/debug/swarmlet
 
-.PHONY: help build deb cargo-deb demo check test test-fast test-hosts static deny
+.PHONY: help build deb cargo-deb demo check test test-fast test-hosts static deny \
+	bench bench-core bench-lb bench-cluster bench-binaries
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -30,6 +31,7 @@ check: ## Formatting, lints, licences.
 
 deny:
 	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
+	$(CARGO) fetch --locked
 	$(CARGO) deny --offline check licenses bans sources
 
 test: test-fast static test-hosts ## Every test, those on hosts with real engines included (as root).
@@ -49,3 +51,22 @@ test-hosts: cargo-deb ## Clusters on hosts of their own: network namespaces with
 	$(CARGO) test --locked -p swarmlet-integration-tests -- --test-threads=1 --nocapture
 	$(CARGO) run --locked -q -p swarmlet-integration-tests --bin hosts -- 1 \
 		env -C $(CURDIR) $(CARGO) test --locked -p swarmlet-agent --test docker -- --nocapture
+
+# Benchmarks write their results to docs/bench. ROUNDS=N chooses how often each thing is measured.
+BENCH = $(TARGET_DIR)/$(TRIPLE)/release
+
+bench: bench-core bench-lb bench-cluster ## Every benchmark (as root).
+
+bench-core: ## Decisions over large clusters, and how their time grows.
+	SWARMLET_BENCH_OUT=$(CURDIR)/docs/bench $(CARGO) bench --locked -p swarmlet-core --bench passes --bench placement
+
+bench-lb: bench-binaries ## The balancer beside HAProxy, nginx and nft (as root; 20 minutes).
+	$(BENCH)/bench-lb $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+bench-cluster: bench-binaries ## A cluster beside Docker Swarm on the same engines (as root; 15 minutes).
+	$(BENCH)/bench-cluster $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+bench-binaries:
+	integration-tests/install-bench-prerequisites
+	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked -p swarmlet-integration-tests --bins

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod agent;
 #[cfg(test)]
+mod objects;
+#[cfg(test)]
 mod options;
 #[cfg(test)]
 mod placement;

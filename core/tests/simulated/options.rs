@@ -12,11 +12,12 @@
 use std::time::Duration;
 
 use swarmlet_core::model::{
-    ContainerSpec, FailureAction, LbPolicy, Node, Platform, PortMode, PortSpec, Preference,
-    Protocol, ServiceMode, ServiceSpec, Strategy, TaskSpec, UpdateConfig, UpdateOrder,
+    FailureAction, Node, Platform, PortMode, PortSpec, Preference, Protocol, ServiceMode,
+    ServiceSpec, Strategy, UpdateConfig, UpdateOrder,
 };
 
 use crate::agent::Behaviour;
+use crate::objects;
 use crate::simulation::Simulation;
 
 pub(crate) fn seconds(text: &str) -> Duration {
@@ -38,23 +39,7 @@ pub(crate) fn behave(simulation: &mut Simulation, name: &str, text: &str) {
 }
 
 pub(crate) fn service(simulation: &mut Simulation, name: &str, options: &[&str]) -> ServiceSpec {
-    let mut spec = ServiceSpec {
-        name: name.to_owned(),
-        labels: std::collections::BTreeMap::new(),
-        mode: ServiceMode::Replicated { replicas: 1 },
-        task: TaskSpec {
-            containers: vec![ContainerSpec {
-                image: "whoami".to_owned(),
-                ..ContainerSpec::default()
-            }],
-            ..TaskSpec::default()
-        },
-        ports: Vec::new(),
-        lb_policy: LbPolicy::RoundRobin,
-        drain_timeout: ServiceSpec::DEFAULT_DRAIN_TIMEOUT,
-        update: UpdateConfig::default(),
-        rollback: UpdateConfig::default(),
-    };
+    let mut spec = objects::spec(name);
     for option in options {
         set(simulation, &mut spec, option);
     }

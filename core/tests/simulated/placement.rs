@@ -9,8 +9,9 @@ use proptest::test_runner::Config;
 use swarmlet_core::command::Command;
 use swarmlet_core::model::{Node, NodeId, Preference, ServiceSpec, Strategy as Order, Task};
 
+use crate::objects::node;
 use crate::options;
-use crate::simulation::{Simulation, node};
+use crate::simulation::Simulation;
 
 /// Long enough for every task that finds a node to run.
 const A_WHILE: Duration = Duration::from_secs(3);

@@ -9,12 +9,13 @@ use proptest::prelude::*;
 use proptest::test_runner::Config;
 use swarmlet_core::command::Command;
 use swarmlet_core::model::{
-    Availability, ContainerSpec, FailureAction, FailureRatio, LbPolicy, NodeId, PortMode, PortSpec,
-    Protocol, ServiceMode, ServiceSpec, TaskId, TaskSpec, UpdateConfig, UpdateOrder,
+    Availability, FailureAction, FailureRatio, NodeId, PortMode, PortSpec, Protocol, ServiceMode,
+    ServiceSpec, TaskId, UpdateConfig, UpdateOrder,
 };
 
 use crate::agent::Behaviour;
-use crate::simulation::{Simulation, node};
+use crate::objects::{self, node};
+use crate::simulation::Simulation;
 
 const NODES: u8 = 4;
 const SERVICES: u8 = 3;
@@ -127,25 +128,12 @@ fn spec(number: u8, replicas: u32) -> ServiceSpec {
         protocol: Protocol::Tcp,
         mode,
     };
-    let mut task = TaskSpec {
-        containers: vec![ContainerSpec {
-            image: "whoami".to_owned(),
-            ..ContainerSpec::default()
-        }],
-        ..TaskSpec::default()
-    };
-    task.resources.reservations.nano_cpus = 50_000_000 * u64::from(number);
-    ServiceSpec {
-        name: format!("s{number}"),
-        labels: std::collections::BTreeMap::new(),
-        mode: ServiceMode::Replicated { replicas },
-        task,
-        ports: vec![port(u16::from(number) + 80, PortMode::Ingress)],
-        lb_policy: LbPolicy::RoundRobin,
-        drain_timeout: Duration::from_secs(5),
-        update: UpdateConfig::default(),
-        rollback: UpdateConfig::default(),
-    }
+    let mut spec = objects::spec(&format!("s{number}"));
+    spec.mode = ServiceMode::Replicated { replicas };
+    spec.task.resources.reservations.nano_cpus = 50_000_000 * u64::from(number);
+    spec.ports = vec![port(u16::from(number) + 80, PortMode::Ingress)];
+    spec.drain_timeout = Duration::from_secs(5);
+    spec
 }
 
 fn task_number(simulation: &Simulation, number: usize) -> Option<TaskId> {

@@ -25,8 +25,9 @@ use swarmlet_core::command::Command;
 use swarmlet_core::endpoints::{self, EndpointState};
 use swarmlet_core::model::{Availability, NodeId, ServiceMode, Task, TaskId, TaskState};
 
+use crate::objects::node;
 use crate::options;
-use crate::simulation::{Simulation, node};
+use crate::simulation::Simulation;
 
 #[test]
 fn scenarios_go_as_written() {

@@ -8,15 +8,15 @@ use swarmlet_core::apply::{Outcome, apply};
 use swarmlet_core::command::{Command, Proposal};
 use swarmlet_core::drain::{self, Acks};
 use swarmlet_core::model::{
-    Availability, Cluster, ClusterId, ClusterSpec, JoinSecret, Node, NodeDescription, NodeId,
-    NodeSpec, NodeState, NodeStatus, Platform, Resources, Role, RootCa, RuntimeKind, Service,
-    ServiceId, ServiceSpec, Task, TaskId, TaskState, Timestamp, Version,
+    Node, NodeId, NodeSpec, Service, ServiceId, ServiceSpec, Task, TaskId, TaskState, Timestamp,
+    Version,
 };
 use swarmlet_core::random::Random;
 use swarmlet_core::state::State;
 use swarmlet_core::{endpoints, invariants, liveness, orchestrator, scheduler};
 
 use crate::agent::{Agent, Behaviour};
+use crate::objects::cluster;
 
 /// Time between two looks at the world.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
@@ -298,67 +298,5 @@ impl Simulation {
             }
         }
         Ok(())
-    }
-}
-
-/// A ready worker; the first byte of its identifier comes from its name.
-pub(crate) fn node(name: &str, number: u8, cpus: u64, memory_bytes: u64) -> Node {
-    Node {
-        id: NodeId::from_random(u128::from(number)),
-        version: Version(0),
-        created_at: Timestamp(0),
-        spec: NodeSpec {
-            role: Role::Worker,
-            availability: Availability::Active,
-            labels: BTreeMap::new(),
-        },
-        description: NodeDescription {
-            hostname: name.to_owned(),
-            address: [10, 0, 0, number].into(),
-            platform: Platform {
-                os: "linux".to_owned(),
-                arch: "amd64".to_owned(),
-            },
-            resources: Resources {
-                nano_cpus: cpus * 1_000_000_000,
-                memory_bytes,
-                ..Resources::default()
-            },
-            generic_names: BTreeMap::new(),
-            runtime: RuntimeKind::Docker,
-            engine_version: "29.0".to_owned(),
-            engine_labels: BTreeMap::new(),
-            task_ports: (20_000, 29_999),
-            schema: Cluster::SCHEMA,
-            program_version: "0.1.0".to_owned(),
-        },
-        status: NodeStatus {
-            state: NodeState::Ready,
-            message: String::new(),
-            since: Timestamp(0),
-        },
-        manager: None,
-        port_problems: Vec::new(),
-    }
-}
-
-fn cluster() -> Cluster {
-    let secret = JoinSecret {
-        salt: [0; 16],
-        sha256: [0; 32],
-    };
-    Cluster {
-        id: ClusterId::from_random(1),
-        version: Version(0),
-        created_at: Timestamp(0),
-        spec: ClusterSpec::default(),
-        root_ca: RootCa {
-            certificate: Vec::new(),
-            key: Vec::new(),
-        },
-        worker_secret: secret.clone(),
-        manager_secret: secret,
-        schema: Cluster::SCHEMA,
-        next_raft_id: 1,
     }
 }

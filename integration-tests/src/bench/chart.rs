@@ -98,7 +98,11 @@ impl Panel {
 impl Bar {
     fn draw(&self, body: &mut String, left: usize, top: usize, greatest: f64) {
         let scale = |value: f64| {
-            let share = if greatest > 0.0 { value / greatest } else { 0.0 };
+            let share = if greatest > 0.0 {
+                value / greatest
+            } else {
+                0.0
+            };
             share * BAR_WIDTH as f64
         };
         let start = left + LABEL_WIDTH;
@@ -192,8 +196,14 @@ mod tests {
         .to_svg();
         assert!(svg.contains("a &amp; b") && svg.contains("&lt;time&gt;"));
         // Half and all of the width, in the colours of the own and of the other.
-        assert!(svg.contains("width=\"120.0\" height=\"14\" fill=\"#2266aa\""), "{svg}");
-        assert!(svg.contains("width=\"240.0\" height=\"14\" fill=\"#b8c4d0\""), "{svg}");
+        assert!(
+            svg.contains("width=\"120.0\" height=\"14\" fill=\"#2266aa\""),
+            "{svg}"
+        );
+        assert!(
+            svg.contains("width=\"240.0\" height=\"14\" fill=\"#b8c4d0\""),
+            "{svg}"
+        );
         assert!(svg.ends_with("</svg>\n"));
     }
 }

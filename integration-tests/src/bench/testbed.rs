@@ -43,8 +43,11 @@ impl Testbed {
             shell(&namespace, TUNING)?;
             Ok::<_, anyhow::Error>(namespace)
         };
-        let (client, middle, server) =
-            (namespace("client")?, namespace("middle")?, namespace("server")?);
+        let (client, middle, server) = (
+            namespace("client")?,
+            namespace("middle")?,
+            namespace("server")?,
+        );
         cable(&middle, "to-client", &client)?;
         cable(&middle, "to-server", &server)?;
         shell(

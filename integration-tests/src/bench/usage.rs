@@ -16,8 +16,8 @@ pub fn cpu_time(pid: Pid) -> Result<Duration> {
     let mut sum = 0;
     for task in fs::read_dir(&tasks).with_context(|| format!("cannot read {tasks}"))? {
         let path = task?.path().join("schedstat");
-        let text = fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         sum += first_number(&text).with_context(|| format!("no time in {text:?}"))?;
     }
     Ok(Duration::from_nanos(sum))

@@ -162,7 +162,9 @@ fn perf_counts(text: &str) -> Option<(f64, f64)> {
 /// `  0.00    0.000000           0         3           splice`, and a last line `total`.
 fn strace_counts(text: &str) -> Option<(f64, f64)> {
     let count = |name: &str| -> Option<f64> {
-        let line = text.lines().find(|line| line.ends_with(&format!(" {name}")))?;
+        let line = text
+            .lines()
+            .find(|line| line.ends_with(&format!(" {name}")))?;
         line.split_whitespace().nth(3)?.parse().ok()
     };
     Some((count("total")?, count("splice").unwrap_or(0.0)))

@@ -59,7 +59,12 @@ pub(crate) fn all() -> Vec<Cell> {
         route: Route::Hosts,
     };
     let mut cells = Vec::new();
-    for workload in [server_closes, Workload::Keep, Workload::Bulk, Workload::Mixed] {
+    for workload in [
+        server_closes,
+        Workload::Keep,
+        Workload::Bulk,
+        Workload::Mixed,
+    ] {
         cells.extend([Layout::S, Layout::X, Layout::F].map(|layout| on_loopback(workload, layout)));
         if workload == server_closes {
             cells.push(on_loopback(client_closes, Layout::S));

@@ -43,13 +43,14 @@ pub(crate) fn haproxy(setup: &Setup<'_>) -> String {
     let mut text = format!(
         "global\n\
          \x20 maxconn {MOST_CONNECTIONS}\n\
+         \x20 maxpipes 64\n\
          \x20 nbthread {}\n\
          \x20 tune.pipesize 1048576\n\
          defaults\n\
          \x20 mode tcp\n\
          \x20 balance roundrobin\n\
          \x20 maxconn {MOST_CONNECTIONS}\n\
-         \x20 timeout connect 1s\n\
+         \x20 timeout connect 5s\n\
          \x20 timeout client 1h\n\
          \x20 timeout server 1h\n\
          \x20 option tcp-smart-accept\n\
@@ -63,7 +64,10 @@ pub(crate) fn haproxy(setup: &Setup<'_>) -> String {
         let backlog = "backlog 65535";
         push(
             &mut text,
-            format_args!("listen on{port}\n  bind {}:{port} {backlog}\n", setup.balancer),
+            format_args!(
+                "listen on{port}\n  bind {}:{port} {backlog}\n",
+                setup.balancer
+            ),
         );
         for number in 0..ENDPOINTS {
             let address = endpoint(setup, first, number);
@@ -94,7 +98,7 @@ pub(crate) fn nginx(setup: &Setup<'_>) -> String {
          stream {{\n\
          \x20 access_log off;\n\
          \x20 tcp_nodelay on;\n\
-         \x20 proxy_connect_timeout 1s;\n\
+         \x20 proxy_connect_timeout 5s;\n\
          \x20 proxy_timeout 1h;\n\
          \x20 proxy_buffer_size {buffer};\n",
         setup.cell.layout.threads()

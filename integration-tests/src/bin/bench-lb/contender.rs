@@ -8,9 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use swarmlet_integration_tests::{
-    Namespace, Pid, bench, processes, swarmlet_binary, wait_until,
-};
+use swarmlet_integration_tests::{Namespace, Pid, bench, processes, swarmlet_binary, wait_until};
 
 use crate::{configuration, measure::Setup};
 

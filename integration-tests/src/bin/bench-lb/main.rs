@@ -115,7 +115,12 @@ impl Bench<'_> {
         for contender in Contender::in_turn(round) {
             let setup = measure::Setup::new(self, cell)?;
             let sample = measure::measure(&setup, contender).with_context(|| {
-                format!("{} of {}, round {}", cell.name(), contender.name(), round + 1)
+                format!(
+                    "{} of {}, round {}",
+                    cell.name(),
+                    contender.name(),
+                    round + 1
+                )
             })?;
             results.add(cell.name(), contender, round, sample);
         }

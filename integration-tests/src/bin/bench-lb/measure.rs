@@ -171,9 +171,8 @@ pub(crate) struct Outcome {
 pub(crate) fn work(setup: &Setup<'_>, contender: Contender, servers: &Servers) -> Result<Outcome> {
     let before = servers.cpu_times()?;
     let begun = std::time::Instant::now();
-    let client = |port, mode: &[&str], connections| {
-        setup.timed_client(contender, port, mode, connections)
-    };
+    let client =
+        |port, mode: &[&str], connections| setup.timed_client(contender, port, mode, connections);
     let (small, bulk) = (setup.small_port(), setup.bulk_port());
     let clients = match setup.cell.workload {
         Workload::Short {

@@ -26,7 +26,13 @@ pub(crate) fn write(
     targets(&mut text, results);
     ratios(&mut text, results);
     for cell in cell::all() {
-        table(&mut text, results, &cell.name(), &describe(cell), figures(cell.workload));
+        table(
+            &mut text,
+            results,
+            &cell.name(),
+            &describe(cell),
+            figures(cell.workload),
+        );
     }
     let memory = format!(
         "{} connections that do nothing, then a message on each.",

@@ -62,12 +62,7 @@ impl Target {
     }
 }
 
-const fn target(
-    text: &'static str,
-    cell: &'static str,
-    figure: Figure,
-    bound: Bound,
-) -> Target {
+const fn target(text: &'static str, cell: &'static str, figure: Figure, bound: Bound) -> Target {
     Target {
         text,
         cell,

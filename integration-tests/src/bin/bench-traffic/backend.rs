@@ -66,7 +66,9 @@ pub(crate) fn serve(port: u16, ports: u16) -> Result<()> {
         let listener = listener(port).with_context(|| format!("cannot listen on port {port}"))?;
         backend.listeners.push(listener);
         let key = backend.listeners.len();
-        backend.poller.add_source(&backend.listeners[key - 1], key)?;
+        backend
+            .poller
+            .add_source(&backend.listeners[key - 1], key)?;
     }
     writeln!(io::stdout().lock(), "ready")?;
     backend.run()

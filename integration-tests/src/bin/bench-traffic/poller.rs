@@ -75,12 +75,7 @@ impl Poller {
         self.register(source, key, epoll::EventFlags::IN)
     }
 
-    fn register(
-        &self,
-        source: impl AsFd,
-        key: usize,
-        flags: epoll::EventFlags,
-    ) -> io::Result<()> {
+    fn register(&self, source: impl AsFd, key: usize, flags: epoll::EventFlags) -> io::Result<()> {
         let data = epoll::EventData::new_u64(key as u64);
         Ok(epoll::add(&self.epoll, source, data, flags)?)
     }
