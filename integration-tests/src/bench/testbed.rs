@@ -19,10 +19,12 @@ pub enum Route {
 /// The namespaces. Dropping it removes them with all that runs in them.
 #[derive(Debug)]
 pub struct Testbed {
+    // Dropped first, while the processes that hold the namespaces live: what runs in these is
+    // known by them, and nginx's workers by nothing else.
+    run: Run,
     client: Namespace,
     middle: Namespace,
     server: Namespace,
-    run: Run,
 }
 
 impl Testbed {
@@ -68,10 +70,10 @@ impl Testbed {
              && ip route add default via 10.76.2.2 && ip route add local 10.78.0.0/16 dev lo",
         )?;
         Ok(Self {
+            run,
             client,
             middle,
             server,
-            run,
         })
     }
 

@@ -65,7 +65,8 @@ pub(crate) fn round(bench: &mut Bench<'_>, round: u32, results: &mut Results) ->
         return Ok(());
     };
     for cell in cells() {
-        for contender in Contender::in_turn(round).filter(|contender| contender.is_process()) {
+        let turns = Contender::in_turn(cell.workload, round);
+        for contender in turns.filter(|contender| contender.is_process()) {
             let setup = Setup::new(bench, cell)?;
             let sample = measure(&setup, contender, counter).with_context(|| {
                 format!("system calls of {} in {}", contender.name(), cell.name())

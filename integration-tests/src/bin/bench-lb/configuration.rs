@@ -5,7 +5,10 @@
 
 use std::fmt::Write as _;
 
-use crate::measure::{ENDPOINTS, Setup};
+use crate::{
+    contender::Contender,
+    measure::{ENDPOINTS, Setup},
+};
 
 /// Connections that each may have: what 20,000 open files allow, two for a connection.
 const MOST_CONNECTIONS: usize = 9_500;
@@ -36,16 +39,23 @@ pub(crate) fn swarmlet(setup: &Setup<'_>) -> String {
 }
 
 /// HAProxy. For bulk it splices in both directions through pipes of a mebibyte, which the
-/// report verifies by counting the calls; for small messages splicing costs it more than it
-/// spares. `tcp-smart-accept` and `tcp-smart-connect` spare a packet for each connection.
-pub(crate) fn haproxy(setup: &Setup<'_>) -> String {
-    let bulk = setup.cell.workload.has_bulk();
+/// report verifies by counting the calls, or it has buffers of half a mebibyte; for small
+/// messages splicing costs it more than it spares. `tcp-smart-accept` and `tcp-smart-connect`
+/// spare a packet for each connection.
+pub(crate) fn haproxy(setup: &Setup<'_>, contender: Contender) -> String {
+    let (global, defaults) = match contender {
+        _ if !setup.cell.workload.has_bulk() => ("", ""),
+        Contender::HaProxyBuffers => ("  tune.bufsize 524288\n", ""),
+        _ => (
+            "  maxpipes 64\n  tune.pipesize 1048576\n",
+            "  option splice-request\n  option splice-response\n",
+        ),
+    };
     let mut text = format!(
         "global\n\
          \x20 maxconn {MOST_CONNECTIONS}\n\
-         \x20 maxpipes 64\n\
          \x20 nbthread {}\n\
-         \x20 tune.pipesize 1048576\n\
+         {global}\
          defaults\n\
          \x20 mode tcp\n\
          \x20 balance roundrobin\n\
@@ -54,12 +64,10 @@ pub(crate) fn haproxy(setup: &Setup<'_>) -> String {
          \x20 timeout client 1h\n\
          \x20 timeout server 1h\n\
          \x20 option tcp-smart-accept\n\
-         \x20 option tcp-smart-connect\n",
+         \x20 option tcp-smart-connect\n\
+         {defaults}",
         setup.cell.layout.threads()
     );
-    if bulk {
-        text.push_str("  option splice-request\n  option splice-response\n");
-    }
     for (port, first) in setup.listeners() {
         let backlog = "backlog 65535";
         push(

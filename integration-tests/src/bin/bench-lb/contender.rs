@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use swarmlet_integration_tests::{Namespace, Pid, bench, processes, swarmlet_binary, wait_until};
 
-use crate::{configuration, measure::Setup};
+use crate::{cell::Workload, configuration, measure::Setup};
 
 /// Programs of other packages; `integration-tests/install-bench-prerequisites` installs them.
 const PROGRAMS: [&str; 6] = ["haproxy", "nginx", "nft", "taskset", "ip", "nsenter"];
@@ -22,6 +22,9 @@ pub(crate) enum Contender {
     /// The same program a second time: what differs between the two is chance.
     SwarmletAgain,
     HaProxy,
+    /// HAProxy with large buffers instead of splicing: which of the two is better depends on
+    /// what counts. For bulk only.
+    HaProxyBuffers,
     Nginx,
     /// The kernel's address translation.
     Nft,
@@ -30,9 +33,10 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Swarmlet,
         Self::HaProxy,
+        Self::HaProxyBuffers,
         Self::Nginx,
         Self::SwarmletAgain,
         Self::Nft,
@@ -44,16 +48,20 @@ impl Contender {
             Self::Swarmlet => "swarmlet",
             Self::SwarmletAgain => "swarmlet (again)",
             Self::HaProxy => "HAProxy",
+            Self::HaProxyBuffers => "HAProxy (buffers)",
             Self::Nginx => "nginx",
             Self::Nft => "nft DNAT",
             Self::Direct => "direct",
         }
     }
 
-    /// Everybody, in an order that moves on with the round: nobody always follows the same one.
-    pub(crate) fn in_turn(round: u32) -> impl Iterator<Item = Self> {
+    /// All who take part in a workload, in an order that moves on with the round: nobody always
+    /// follows the same one.
+    pub(crate) fn in_turn(workload: Workload, round: u32) -> impl Iterator<Item = Self> {
         let first = round as usize % Self::ALL.len();
-        (0..Self::ALL.len()).map(move |index| Self::ALL[(first + index) % Self::ALL.len()])
+        (0..Self::ALL.len())
+            .map(move |index| Self::ALL[(first + index) % Self::ALL.len()])
+            .filter(move |one| *one != Self::HaProxyBuffers || workload.has_bulk())
     }
 
     /// Whether it is a process, with time and memory of its own.
@@ -91,8 +99,9 @@ impl<'a> Running<'a> {
                 let binary = swarmlet_binary()?.display().to_string();
                 vec![binary, "lb".into(), "--config".into(), config]
             }
-            Contender::HaProxy => {
-                let config = file("haproxy.cfg", &configuration::haproxy(setup))?;
+            Contender::HaProxy | Contender::HaProxyBuffers => {
+                let text = configuration::haproxy(setup, contender);
+                let config = file("haproxy.cfg", &text)?;
                 vec!["haproxy".into(), "-db".into(), "-f".into(), config]
             }
             Contender::Nginx => {
@@ -175,9 +184,13 @@ impl Drop for Running<'_> {
             // The namespace ends with the run; a rule that stays shows as a failed measurement.
             let _ = self.namespace.run("nft", &["delete table ip bench"]);
         }
-        for pid in self.pids.iter().rev() {
+        // Looked up anew: one that failed to start may have children that are not known yet,
+        // and nginx's outlive it.
+        let master = self.child.as_ref().map(Pid::from_child);
+        let workers = master.and_then(|master| children(master).ok());
+        for pid in workers.unwrap_or_default() {
             // Fails only for a process that has ended already, which is what is wanted.
-            let _ = rustix::process::kill_process(*pid, rustix::process::Signal::KILL);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
         if let Some(child) = &mut self.child {
             let _ = child.kill();

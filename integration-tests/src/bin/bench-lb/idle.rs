@@ -29,7 +29,8 @@ const SETTLED: Duration = Duration::from_millis(200);
 
 /// Measures everybody who is a process.
 pub(crate) fn round(bench: &mut Bench<'_>, round: u32, results: &mut Results) -> Result<()> {
-    for contender in Contender::in_turn(round).filter(|contender| contender.is_process()) {
+    let turns = Contender::in_turn(Workload::Keep, round);
+    for contender in turns.filter(|contender| contender.is_process()) {
         let cell = Cell {
             workload: Workload::Keep,
             layout: Layout::S,

@@ -112,7 +112,7 @@ impl Bench<'_> {
     }
 
     fn round(&mut self, cell: Cell, round: u32, results: &mut Results) -> Result<()> {
-        for contender in Contender::in_turn(round) {
+        for contender in Contender::in_turn(cell.workload, round) {
             let setup = measure::Setup::new(self, cell)?;
             let sample = measure::measure(&setup, contender).with_context(|| {
                 format!(

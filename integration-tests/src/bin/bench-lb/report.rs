@@ -92,7 +92,8 @@ fn main_figure(cell: Cell) -> Figure {
 fn ratios(text: &mut String, results: &Results) {
     text.push_str(
         "## Ratios\n\nswarmlet's figure divided by the other's.\n\n\
-         | | figure | to itself (again) | to HAProxy | to nginx |\n|---|---|---|---|---|\n",
+         | | figure | to itself (again) | to HAProxy | to HAProxy (buffers) | to nginx |\n\
+         |---|---|---|---|---|---|\n",
     );
     for cell in cell::all() {
         let name = cell.name();
@@ -114,8 +115,9 @@ fn ratios(text: &mut String, results: &Results) {
             push(
                 text,
                 format_args!(
-                    "| {name} | {figure} | {again} | {} | {} |\n",
+                    "| {name} | {figure} | {again} | {} | {} | {} |\n",
                     ratio(Contender::HaProxy),
+                    ratio(Contender::HaProxyBuffers),
                     ratio(Contender::Nginx)
                 ),
             );
