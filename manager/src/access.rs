@@ -133,6 +133,9 @@ pub(crate) fn check(
         return Err(not_manager());
     }
     match view.state.node(&peer.node) {
+        // One that is to be a worker has a voice until it was taken out of the voters: without
+        // it those that remain might have no majority to do so.
+        Some(node) if path.starts_with(RAFT) && node.manager.is_some() => Ok(()),
         Some(node) if callers == Callers::Managers && node.spec.role != Role::Manager => {
             Err(not_manager())
         }

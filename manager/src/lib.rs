@@ -37,6 +37,7 @@ mod propose;
 pub mod raft;
 mod random;
 mod revocation;
+mod roles;
 mod status;
 
 pub use ca::CaError;

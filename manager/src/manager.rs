@@ -32,7 +32,7 @@ use crate::leader::intake::Intake;
 use crate::leader::memory::Memory;
 use crate::peer::PeerService;
 use crate::raft::{Raft, RaftConfig};
-use crate::revocation;
+use crate::{revocation, roles};
 
 /// The largest report of another manager in bytes: it holds those of many nodes.
 const MAX_REPORT_BYTES: usize = 16 << 20;
@@ -145,6 +145,7 @@ impl Manager {
             inner.dialer.clone(),
             stop(),
         ));
+        tasks.spawn(roles::run(raft.clone(), stop()));
         tasks.spawn(revocation::run(inner.identities.clone(), raft, stop()));
         *inner.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
         Self {

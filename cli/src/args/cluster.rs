@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use swarmlet_core::model::Role;
 
 use super::daemon::{AvailabilityArg, DaemonFlags};
 
@@ -76,4 +77,13 @@ pub(crate) enum RoleArg {
     Worker,
     /// Runs tasks and keeps a replica of the swarm's state
     Manager,
+}
+
+impl From<RoleArg> for Role {
+    fn from(arg: RoleArg) -> Self {
+        match arg {
+            RoleArg::Worker => Self::Worker,
+            RoleArg::Manager => Self::Manager,
+        }
+    }
 }

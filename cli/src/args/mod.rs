@@ -23,7 +23,7 @@ pub(crate) use daemon::{DaemonArgs, DaemonFlags, DemoArgs, RuntimeArg, ShimArgs,
 pub(crate) use install::{InstallArgs, UninstallArgs};
 pub(crate) use lb::{LbArgs, LbCommand, LbRestartArgs, LbStatusArgs};
 pub(crate) use node::{
-    NodeCommand, NodeInspectArgs, NodeLsArgs, NodePsArgs, NodeRmArgs, NodeUpdateArgs,
+    NodeCommand, NodeInspectArgs, NodeLsArgs, NodePsArgs, NodeRmArgs, NodeRoleArgs, NodeUpdateArgs,
 };
 pub(crate) use service::{
     CreateArgs, ScaleArgs, ServiceCommand, ServiceInspectArgs, ServiceLsArgs, ServicePsArgs,

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::RoleArg;
 use super::daemon::AvailabilityArg;
 use super::{Filter, Format};
 use crate::values::key_value;
@@ -16,8 +17,12 @@ pub(crate) enum NodeCommand {
     Inspect(NodeInspectArgs),
     /// List the tasks on nodes
     Ps(NodePsArgs),
-    /// Change a node's availability or labels
+    /// Change a node's availability, labels or role
     Update(NodeUpdateArgs),
+    /// Make workers managers
+    Promote(NodeRoleArgs),
+    /// Make managers workers
+    Demote(NodeRoleArgs),
     /// Forget nodes that are down
     #[command(visible_alias = "remove")]
     Rm(NodeRmArgs),
@@ -77,6 +82,9 @@ pub(crate) struct NodeUpdateArgs {
     /// Whether the node takes tasks
     #[arg(long, value_enum)]
     pub(crate) availability: Option<AvailabilityArg>,
+    /// What the node is: a manager decides, every node runs tasks
+    #[arg(long, value_enum)]
+    pub(crate) role: Option<RoleArg>,
     /// Add or change a label of the node
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) label_add: Vec<(String, String)>,
@@ -86,6 +94,14 @@ pub(crate) struct NodeUpdateArgs {
     /// Id, beginning of an id, host name, or "self"
     #[arg(value_name = "NODE")]
     pub(crate) node: String,
+}
+
+/// `node promote` and `node demote`.
+#[derive(Debug, Args)]
+pub(crate) struct NodeRoleArgs {
+    /// Id, beginning of an id, host name, or "self"
+    #[arg(required = true, value_name = "NODE")]
+    pub(crate) nodes: Vec<String>,
 }
 
 /// `node rm`.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use swarmlet_core::model::{Availability, ClusterSpec};
+use swarmlet_core::model::{Availability, ClusterSpec, Role};
 use swarmlet_proto::v1;
 
-use crate::args::{Format, InfoArgs, InitArgs, JoinArgs, JoinTokenArgs, LeaveArgs, RoleArg};
+use super::role::warn_of_two;
+use crate::args::{Format, InfoArgs, InitArgs, JoinArgs, JoinTokenArgs, LeaveArgs};
 use crate::client::{Client, call, call_within};
 use crate::daemon::start::{self, Started};
 use crate::output::{Row, Style, list, print};
@@ -94,25 +95,6 @@ pub(crate) async fn join(args: JoinArgs, socket: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Two managers are worse than one: both must be there for a change.
-async fn warn_of_two(client: &Client) {
-    // The node has joined; that the list cannot be had is no reason to say otherwise.
-    let Ok(nodes) = client.nodes().await else {
-        return;
-    };
-    if nodes
-        .iter()
-        .filter(|(node, _)| node.manager.is_some())
-        .count()
-        == 2
-    {
-        eprintln!(
-            "WARNING: the swarm has two managers now, and losing either stops all changes. \
-             Join a third one."
-        );
-    }
-}
-
 /// Takes this node out of its cluster.
 ///
 /// # Errors
@@ -131,12 +113,9 @@ pub(crate) async fn leave(args: &LeaveArgs, client: &Client, socket: &Path) -> R
 /// # Errors
 /// What is to be said to the user.
 pub(crate) async fn join_token(args: &JoinTokenArgs, client: &Client) -> Result<()> {
-    let role = match args.role {
-        RoleArg::Worker => "worker",
-        RoleArg::Manager => "manager",
-    };
+    let role = Role::from(args.role);
     let request = v1::JoinTokenRequest {
-        role: role.to_owned(),
+        role: role.to_string(),
         rotate: args.rotate,
     };
     let answer = call(client.control().join_token(request)).await?;

@@ -4,6 +4,7 @@ pub(crate) mod cluster;
 mod create;
 pub(crate) mod lb;
 pub(crate) mod node;
+mod role;
 pub(crate) mod service;
 mod tasks;
 mod update;

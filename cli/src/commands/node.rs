@@ -1,11 +1,11 @@
-//! `node ls/inspect/ps/update/rm`.
+//! `node ls/inspect/ps/update/rm`; `promote` and `demote` are in [`role`].
 
 use anyhow::{Result, bail};
-use swarmlet_core::model::Node;
+use swarmlet_core::model::{Node, Role};
 use swarmlet_proto::v1;
 
 use super::tasks::{Listing, filter_tasks};
-use super::{Failures, check_filters, label_matches, now, passes};
+use super::{Failures, check_filters, label_matches, now, passes, role};
 use crate::args::{
     Format, NodeCommand, NodeInspectArgs, NodeLsArgs, NodePsArgs, NodeRmArgs, NodeUpdateArgs,
 };
@@ -22,6 +22,8 @@ pub(crate) async fn run(command: NodeCommand, client: &Client) -> Result<()> {
         NodeCommand::Inspect(args) => inspect(&args, client).await,
         NodeCommand::Ps(args) => ps(&args, client).await,
         NodeCommand::Update(args) => update(&args, client).await,
+        NodeCommand::Promote(args) => role::change(&args, Role::Manager, client).await,
+        NodeCommand::Demote(args) => role::change(&args, Role::Worker, client).await,
         NodeCommand::Rm(args) => rm(&args, client).await,
     }
 }
@@ -74,7 +76,7 @@ pub(super) fn warn_of_ports<'a>(nodes: impl Iterator<Item = &'a Node>) {
 }
 
 /// The node that a user means.
-async fn resolve<'a>(
+pub(super) async fn resolve<'a>(
     name: &str,
     nodes: &'a [(Node, String)],
     client: &Client,
@@ -164,6 +166,9 @@ async fn update(args: &NodeUpdateArgs, client: &Client) -> Result<()> {
     let mut spec = node.spec.clone();
     if let Some(availability) = args.availability {
         spec.availability = availability.into();
+    }
+    if let Some(role) = args.role {
+        spec.role = role.into();
     }
     spec.labels.extend(args.label_add.iter().cloned());
     for key in &args.label_rm {

@@ -25,6 +25,7 @@ mod metrics;
 mod node;
 mod renew;
 mod resolve;
+mod role;
 mod settings;
 pub(crate) mod start;
 pub(crate) mod store;
@@ -164,15 +165,16 @@ async fn live(daemon: &Arc<Daemon>) -> Result<()> {
     if let Some(record) = daemon.layout.load()? {
         let mut node = daemon.node.lock().await;
         let settings = Settings::new(&daemon.flags, Some(&record))?;
-        let restored = Node::restore(&daemon.layout, settings, record).await?;
+        let restored = Node::restore(&daemon.layout, settings, record, None).await?;
         daemon.views.show(restored.view());
         *node = Some(restored);
     }
     let mut views = daemon.views.subscribe();
     loop {
-        let failed = views.borrow_and_update().failed();
+        let phase = views.borrow_and_update().clone();
         tokio::select! {
-            error = failed => return Err(error),
+            error = phase.failed() => return Err(error),
+            role = role::wanted(&phase) => daemon.change_role(role).await?,
             () = daemon.end.cancelled() => return Ok(()),
             changed = views.changed() => changed.context("the daemon's state is gone")?,
         }

@@ -23,7 +23,7 @@ use super::balancer::Balancer;
 use super::settings::{Settings, generic_resources};
 use super::store::{Layout, NodeRecord, StoredRuntime};
 use super::view::{Active, Phase};
-use super::{join, renew};
+use super::{join, renew, role};
 use crate::args::RuntimeArg;
 
 /// How long a manager that leaves tries to tell the others.
@@ -66,6 +66,7 @@ struct Parts {
     runtime: Arc<dyn Runtime>,
     facts: NodeFacts,
     manager: Option<Manager>,
+    balancer: Option<Balancer>,
     /// Ends what was started for it already.
     stop: CancellationToken,
 }
@@ -89,6 +90,7 @@ impl Node {
         let (manager, identity) = Manager::bootstrap(config, request).await?;
         let record = NodeRecord {
             raft_id: Some(FIRST_RAFT_ID),
+            votes: true,
             ..record
         };
         let kept = identity
@@ -108,6 +110,7 @@ impl Node {
             runtime,
             facts,
             manager: Some(manager),
+            balancer: None,
             stop,
         };
         tracing::info!(%address, node = %identity.node, "made a swarm");
@@ -129,6 +132,7 @@ impl Node {
         let facts = facts(&settings, joined.advertise)?;
         let record = NodeRecord {
             raft_id: joined.raft_id,
+            votes: joined.raft_id.is_some(),
             managers: joined.managers.clone(),
             ..record(&settings, joined.advertise, runtime.kind())
         };
@@ -163,6 +167,7 @@ impl Node {
             runtime,
             facts,
             manager,
+            balancer: None,
             stop,
         };
         let node = Self::start(layout, parts).await?;
@@ -170,11 +175,12 @@ impl Node {
         Ok(node)
     }
 
-    /// Brings back the node that is on disk.
+    /// Brings back the node that is on disk, with the balancer that this process has already.
     pub(super) async fn restore(
         layout: &Layout,
         settings: Settings,
         record: NodeRecord,
+        balancer: Option<Balancer>,
     ) -> Result<Self> {
         let identity = Identity::load(&layout.certificates())?
             .context("the node's certificate is missing: restore it, or remove the node's data and join again")?;
@@ -195,15 +201,20 @@ impl Node {
             Some(raft_id) => {
                 let listener = listen(record.settings.listen).await?;
                 let config = ManagerConfig {
-                    expect_log: true,
+                    expect_log: record.votes,
                     ..manager_config(layout, &record)
                 };
                 let manager = Manager::open(config, identities.clone(), raft_id).await?;
                 serve_manager(&manager, listener, &stop);
+                if !record.votes {
+                    let (layout, record) = (layout.clone(), record.clone());
+                    tokio::spawn(role::vote(layout, manager.clone(), record, stop.clone()));
+                }
                 Some(manager)
             }
         };
         let parts = Parts {
+            balancer,
             facts: facts(&settings, record.advertise)?,
             record,
             identities,
@@ -223,9 +234,11 @@ impl Node {
             runtime,
             facts,
             manager,
+            balancer,
             stop,
         } = parts;
-        let balancer = Balancer::start(layout.clone(), record.settings.ingress.clone());
+        let balancer = balancer
+            .unwrap_or_else(|| Balancer::start(layout.clone(), record.settings.ingress.clone()));
         let mut managers = record.managers.clone();
         if manager.is_some() {
             managers.insert(0, record.advertise);
@@ -296,10 +309,15 @@ impl Node {
         Phase::Active(Active {
             node: identity.node.clone(),
             cluster: identity.cluster.clone(),
-            role: identity.role,
+            // A certificate is kept before the rest is: what the node is made of counts.
+            role: match self.manager {
+                Some(_) => Role::Manager,
+                None => Role::Worker,
+            },
             address: self.record.advertise,
             runtime: self.runtime,
             manager: self.manager.clone(),
+            identities: self.identities.clone(),
             agent: self.agent.clone(),
             balancer: self.balancer.clone(),
         })
@@ -372,10 +390,12 @@ impl Node {
         tasks.context("the node has left the swarm, but something of it is left")
     }
 
-    /// Ends what runs in this process. Tasks and the balancer go on.
-    pub(super) async fn stop(self) {
+    /// Ends what runs in this process. Tasks and the balancer go on; its handle is given back
+    /// for a node that is made of it anew.
+    pub(super) async fn stop(self) -> Balancer {
         self.agent.stop().await;
         self.stop_manager().await;
+        self.balancer
     }
 
     async fn stop_manager(&self) {
@@ -440,6 +460,7 @@ fn record(settings: &Settings, advertise: SocketAddr, runtime: RuntimeKind) -> N
     NodeRecord {
         advertise,
         raft_id: None,
+        votes: false,
         managers: Vec::new(),
         runtime: match runtime {
             RuntimeKind::Docker => StoredRuntime::Docker,

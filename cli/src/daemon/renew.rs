@@ -1,6 +1,7 @@
 //! Renews the node's certificate before it ends.
 
 use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -86,20 +87,56 @@ async fn renew(
         .borrow()
         .manager
         .context("no manager answers")?;
+    let Renewed { identity, .. } = ask(manager, identities, None).await?;
+    identity.save(directory)?;
+    identities.replace(identity)?;
+    Ok(())
+}
+
+/// What a renewal came to.
+pub(super) struct Renewed {
+    /// With the role that the managers see the node in.
+    pub(super) identity: Identity,
+    /// Its number among the voters, for a manager.
+    pub(super) raft_id: u64,
+    /// All managers.
+    pub(super) managers: Vec<SocketAddr>,
+}
+
+/// Asks a manager for a new certificate. With an address a node that is to be a manager gets
+/// its place among them.
+///
+/// # Errors
+/// The manager's, or that it does not answer.
+pub(super) async fn ask(
+    manager: SocketAddr,
+    identities: &IdentityStore,
+    advertise: Option<SocketAddr>,
+) -> Result<Renewed> {
     let key = new_key_and_csr()?;
     let mut client = CaClient::new(channel(manager, identities, Role::Manager));
     let request = v1::RenewRequest {
         csr: key.csr.clone(),
+        address: advertise
+            .map(|address| address.to_string())
+            .unwrap_or_default(),
     };
     let answer = tokio::time::timeout(DEADLINE, client.renew(request))
         .await
         .context("the manager does not answer")?
         .map_err(|status| anyhow::anyhow!("{}", status.message()))?
         .into_inner();
-    let identity = Identity::new(answer.certificate, key.key, answer.root)?;
-    identity.save(directory)?;
-    identities.replace(identity)?;
-    Ok(())
+    let managers = answer
+        .managers
+        .iter()
+        .map(|manager| manager.address.parse())
+        .collect::<Result<_, _>>()
+        .context("the manager's answer cannot be used")?;
+    Ok(Renewed {
+        identity: Identity::new(answer.certificate, key.key, answer.root)?,
+        raft_id: answer.raft_id,
+        managers,
+    })
 }
 
 #[cfg(test)]

@@ -207,6 +207,7 @@ mod tests {
         let record = NodeRecord {
             advertise: second.listen,
             raft_id: None,
+            votes: false,
             managers: Vec::new(),
             runtime: StoredRuntime::Process,
             settings: second.clone(),

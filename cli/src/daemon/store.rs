@@ -178,6 +178,14 @@ impl Layout {
         Ok(())
     }
 
+    /// Removes what the node knows as a voter.
+    ///
+    /// # Errors
+    /// The system's, with the path.
+    pub(crate) fn forget_votes(&self) -> Result<()> {
+        remove(&self.root.join("raft"), |path| fs::remove_dir_all(path))
+    }
+
     /// Removes what a daemon leaves behind that will not come back; the directory goes as well
     /// where nothing else is in it.
     pub(crate) fn forget_daemon(&self) {
@@ -251,6 +259,8 @@ pub(crate) struct NodeRecord {
     pub(crate) advertise: SocketAddr,
     /// Its number among the voters, where it is a manager.
     pub(crate) raft_id: Option<u64>,
+    /// Whether it has been a voter under this number, so that its log must be there.
+    pub(crate) votes: bool,
     /// Managers to turn to first.
     pub(crate) managers: Vec<SocketAddr>,
     /// What runs its containers; decided once.
@@ -297,6 +307,7 @@ mod tests {
         NodeRecord {
             advertise: "10.0.0.1:2377".parse().unwrap(),
             raft_id: Some(1),
+            votes: true,
             managers: Vec::new(),
             runtime: StoredRuntime::Process,
             settings: StoredSettings {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use swarmlet_agent::Agent;
 use swarmlet_core::model::{ClusterId, NodeId, Role, RuntimeKind};
 use swarmlet_manager::Manager;
+use swarmlet_proto::transport::IdentityStore;
 use tokio::sync::watch;
 
 use super::balancer::Balancer;
@@ -34,6 +35,7 @@ pub(crate) struct Active {
     pub(crate) address: SocketAddr,
     pub(crate) runtime: RuntimeKind,
     pub(crate) manager: Option<Manager>,
+    pub(crate) identities: IdentityStore,
     pub(crate) agent: Arc<Agent>,
     pub(crate) balancer: Balancer,
 }

@@ -54,7 +54,7 @@ fn short(id: &str) -> &str {
 }
 
 /// The lines of `node ls`, by host name; each node comes with its `manager_status` (`leader`,
-/// `reachable`, `unreachable` or empty).
+/// `reachable`, `unreachable`, `joining` before it votes, or empty).
 pub(crate) fn node_rows(nodes: &[(Node, String)], own: Option<&NodeId>) -> Vec<NodeRow> {
     let mut sorted: Vec<_> = nodes.iter().collect();
     sorted.sort_by(|(a, _), (b, _)| {

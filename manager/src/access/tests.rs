@@ -2,18 +2,19 @@ use std::fs;
 use std::path::Path;
 
 use swarmlet_core::model::{
-    Availability, ClusterId, Node, NodeDescription, NodeId, NodeSpec, NodeState, NodeStatus,
-    Platform, Resources, Role, RuntimeKind, Timestamp, Version,
+    Availability, ClusterId, ManagerInfo, Node, NodeDescription, NodeId, NodeSpec, NodeState,
+    NodeStatus, Platform, Resources, Role, RuntimeKind, Timestamp, Version,
 };
 use swarmlet_core::state::State;
 use swarmlet_proto::identity::PeerIdentity;
 
-use super::{Callers, RULES, Refusal, View, callers, check};
+use super::{Callers, RAFT, RULES, Refusal, View, callers, check};
 
 const WORKER: u128 = 1;
 const MANAGER: u128 = 2;
 const DEMOTED: u128 = 3;
 const REMOVED: u128 = 4;
+const LEAVING: u128 = 5;
 
 fn own_cluster() -> ClusterId {
     ClusterId::from_random(100)
@@ -83,6 +84,13 @@ fn state() -> State {
         node(WORKER, Role::Worker),
         node(MANAGER, Role::Manager),
         node(DEMOTED, Role::Worker),
+        Node {
+            manager: Some(ManagerInfo {
+                raft_id: 5,
+                address: ([127, 0, 0, 5], 2377).into(),
+            }),
+            ..node(LEAVING, Role::Worker)
+        },
     ];
     State::restore(Version(9), None, nodes, Vec::new(), Vec::new())
 }
@@ -145,7 +153,8 @@ fn every_rpc_by_every_identity() {
         ..peer(MANAGER, Role::Manager)
     };
     // In this order: no certificate, another cluster's, worker, manager, a worker that was a
-    // manager when its certificate was signed, a removed worker, a removed manager.
+    // manager when its certificate was signed, a removed worker, a removed manager, one that
+    // is to be a worker and still votes.
     let identities = [
         None,
         Some(foreign),
@@ -154,6 +163,7 @@ fn every_rpc_by_every_identity() {
         Some(peer(DEMOTED, Role::Manager)),
         Some(peer(REMOVED, Role::Worker)),
         Some(peer(REMOVED, Role::Manager)),
+        Some(peer(LEAVING, Role::Manager)),
     ];
     for path in every_rpc() {
         let allowed: Vec<bool> = identities
@@ -161,12 +171,15 @@ fn every_rpc_by_every_identity() {
             .map(|peer| decide(&path, peer.as_ref(), true).is_ok())
             .collect();
         let expected = match path.as_str() {
-            "/swarmlet.v1.Ca/Join" => [true; 7],
+            "/swarmlet.v1.Ca/Join" => [true; 8],
             "/swarmlet.v1.Ca/Renew" | "/swarmlet.v1.Dispatcher/Session" => {
-                [false, false, true, true, true, false, false]
+                [false, false, true, true, true, false, false, true]
             }
-            path if path.starts_with("/swarmlet.v1.Local/") => [false; 7],
-            _ => [false, false, false, true, false, false, false],
+            path if path.starts_with("/swarmlet.v1.Local/") => [false; 8],
+            path if path.starts_with(RAFT) => {
+                [false, false, false, true, false, false, false, true]
+            }
+            _ => [false, false, false, true, false, false, false, false],
         };
         assert_eq!(allowed, expected, "{path}");
     }

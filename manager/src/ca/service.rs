@@ -86,6 +86,25 @@ impl CaService {
             "several managers join at the same time: try again",
         ))
     }
+
+    /// Gives a node that is to be a manager its place among them.
+    async fn promote(&self, node: &Node, address: SocketAddr) -> Result<ManagerInfo, Status> {
+        for _ in 0..MAX_ATTEMPTS {
+            let manager = place(&*self.current().await?, address)?;
+            let command = Command::SetManager {
+                id: node.id.clone(),
+                manager: Some(manager.clone()),
+            };
+            match propose::one(&self.raft, command).await {
+                Ok(_) => return Ok(manager),
+                Err(Refused::OutOfSequence(_)) => {}
+                Err(refused) => return Err(refused.into()),
+            }
+        }
+        Err(Status::aborted(
+            "several managers join at the same time: try again",
+        ))
+    }
 }
 
 #[tonic::async_trait]
@@ -145,20 +164,34 @@ impl Ca for CaService {
         let node = state.node(&peer.node).ok_or_else(|| {
             Status::permission_denied(format!("node {} is not part of the cluster", peer.node))
         })?;
+        let address = &request.get_ref().address;
+        let manager = match &node.manager {
+            None if node.spec.role == Role::Manager && !address.is_empty() => {
+                Some(self.promote(node, advertised(address)?).await?)
+            }
+            manager => manager.clone(),
+        };
         let subject = Subject {
             node: &node.id,
             cluster: &cluster.id,
             // The state decides, not the old certificate: that is how a promotion or a
-            // demotion reaches the node.
-            role: node.spec.role,
+            // demotion reaches the node. One that is to be a worker stays a manager for as
+            // long as it votes.
+            role: match &manager {
+                Some(_) => Role::Manager,
+                None => Role::Worker,
+            },
         };
         let csr = &request.get_ref().csr;
         let certificate = sign(&cluster.root_ca, csr, subject, clock::date())
             .map_err(|error| status::of_ca(&error))?;
-        tracing::info!(node = %node.id, "certificate renewed");
+        tracing::info!(node = %node.id, role = %subject.role, "certificate renewed");
         Ok(Response::new(v1::RenewResponse {
             certificate,
             root: cluster.root_ca.certificate.clone(),
+            role: subject.role.to_string(),
+            raft_id: manager.map_or(0, |manager| manager.raft_id),
+            managers: managers::addresses(&state),
         }))
     }
 }

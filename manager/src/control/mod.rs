@@ -77,9 +77,7 @@ impl Control for ControlService {
         let state = self.current().await?;
         let node = resolve::node(&state, &request.id)?;
         let spec: NodeSpec = required(request.spec, "spec")?.try_into()?;
-        if spec.role != node.spec.role {
-            return Err(nodes::role_change(node, spec.role));
-        }
+        nodes::may_become(&state, node, spec.role, &self.raft).await?;
         let command = Command::UpdateNode {
             id: node.id.clone(),
             expected: Version(request.expected),

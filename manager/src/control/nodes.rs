@@ -29,10 +29,12 @@ pub(super) fn list(state: &State, raft: &Raft) -> v1::ListNodesResponse {
         .leader
         .map(|leader| leader.raft_id);
     let reachable = raft.reachable();
+    let voters = raft.voters();
     let view = |node: &Node| {
         let manager_status = match &node.manager {
             None => "",
             Some(manager) if Some(manager.raft_id) == leader => "leader",
+            Some(manager) if !voters.contains_key(&manager.raft_id) => "joining",
             Some(manager) if reachable.contains(&manager.raft_id) => "reachable",
             Some(_) => "unreachable",
         };
@@ -47,14 +49,36 @@ pub(super) fn list(state: &State, raft: &Raft) -> v1::ListNodesResponse {
     }
 }
 
-/// Why a role is not changed by an update.
-pub(super) fn role_change(node: &Node, wanted: Role) -> Status {
-    let now = node.spec.role;
-    Status::failed_precondition(format!(
-        "node {} is a {now} and cannot be made a {wanted} by an update: let it leave and join \
-         again with the {wanted} token (`swarmlet join-token {wanted}`)",
-        node.id
-    ))
+/// Whether a node may change its role.
+///
+/// # Errors
+/// Docker's words where nobody would be left to decide.
+pub(super) async fn may_become(
+    state: &State,
+    node: &Node,
+    wanted: Role,
+    raft: &Raft,
+) -> Result<(), Status> {
+    if wanted == Role::Manager || node.spec.role == wanted {
+        return Ok(());
+    }
+    let others = state
+        .nodes()
+        .filter(|other| other.id != node.id && other.spec.role == Role::Manager);
+    if others.count() == 0 {
+        return Err(Status::failed_precondition(
+            "attempting to demote the last manager of the swarm",
+        ));
+    }
+    let Some(manager) = &node.manager else {
+        return Ok(());
+    };
+    let may = raft.may_remove_voter(manager.raft_id).await;
+    may.map_err(|error| {
+        let status = status::of_members(&error);
+        let text = format!("node {} cannot be demoted: {}", node.id, status.message());
+        Status::new(status.code(), text)
+    })
 }
 
 /// Refuses to remove a node that is still there.

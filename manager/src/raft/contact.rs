@@ -27,13 +27,26 @@ impl Contacts {
         self.lock().insert(raft_id, Instant::now());
     }
 
+    /// Silence for longer than this means that a manager does not answer.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// Everybody who answered lately, this manager included.
     pub(crate) fn reachable(&self) -> BTreeSet<u64> {
         let now = Instant::now();
-        let recent = |at: &Instant| now.duration_since(*at) <= self.patience;
+        self.those(|at| now.duration_since(at) <= self.patience)
+    }
+
+    /// Everybody who answered after `moment`, this manager included.
+    pub(crate) fn since(&self, moment: Instant) -> BTreeSet<u64> {
+        self.those(|at| at > moment)
+    }
+
+    fn those(&self, counts: impl Fn(Instant) -> bool) -> BTreeSet<u64> {
         self.lock()
             .iter()
-            .filter(|(_, at)| recent(at))
+            .filter(|(_, at)| counts(**at))
             .map(|(raft_id, _)| *raft_id)
             .chain([self.own])
             .collect()

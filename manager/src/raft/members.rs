@@ -27,6 +27,9 @@ const CATCH_UP: Duration = Duration::from_secs(60);
 /// so that to wait for none would be to wait for ever.
 const LAG: u64 = 64;
 
+/// How often it is looked whether enough of the others have answered: well below a heartbeat.
+const CONTACT_POLL: Duration = Duration::from_millis(20);
+
 /// Changes the voters, one change at a time.
 pub(crate) struct Members {
     raft: Consensus,
@@ -79,7 +82,7 @@ impl Members {
             return Err(error);
         }
         let after = voters.keys().copied().chain([raft_id]).collect();
-        self.check_quorum(&after)?;
+        self.check_quorum(&after).await?;
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([raft_id])))
             .await
     }
@@ -89,20 +92,28 @@ impl Members {
         let _guard = self.one_at_a_time.lock().await;
         self.settle().await?;
         let metrics = self.metrics()?;
-        let mut after: BTreeSet<u64> = voters(&metrics).into_keys().collect();
         let id = BTreeSet::from([raft_id]);
-        if !after.remove(&raft_id) {
+        if !voters(&metrics).contains_key(&raft_id) {
             let membership = metrics.membership_config.membership();
             if membership.get_node(&raft_id).is_none() {
                 return Ok(());
             }
             return self.change(ChangeMembers::RemoveNodes(id)).await;
         }
+        self.may_remove(raft_id).await?;
+        self.change(ChangeMembers::RemoveVoters(id)).await
+    }
+
+    /// Whether a manager could be taken out of the voters now.
+    pub(crate) async fn may_remove(&self, raft_id: u64) -> Result<(), MembersError> {
+        let mut after: BTreeSet<u64> = voters(&self.metrics()?).into_keys().collect();
+        if !after.remove(&raft_id) {
+            return Ok(());
+        }
         if after.is_empty() {
             return Err(MembersError::LastVoter(raft_id));
         }
-        self.check_quorum(&after)?;
-        self.change(ChangeMembers::RemoveVoters(id)).await
+        self.check_quorum(&after).await
     }
 
     /// Ends a change that another leader began and did not finish.
@@ -145,11 +156,20 @@ impl Members {
         }
     }
 
-    fn check_quorum(&self, after: &BTreeSet<u64>) -> Result<(), MembersError> {
-        let reachable = self.contacts.reachable();
-        if has_quorum(after, &reachable) {
-            return Ok(());
-        }
+    /// Counts only who answers from now on: one that died a moment ago answered lately, too,
+    /// and a change made on its word could not be undone without it.
+    async fn check_quorum(&self, after: &BTreeSet<u64>) -> Result<(), MembersError> {
+        let asked = std::time::Instant::now();
+        let reachable = loop {
+            let reachable = self.contacts.since(asked);
+            if has_quorum(after, &reachable) {
+                return Ok(());
+            }
+            if asked.elapsed() > self.contacts.patience() {
+                break reachable;
+            }
+            tokio::time::sleep(CONTACT_POLL).await;
+        };
         Err(MembersError::LossOfQuorum {
             voters: after.len(),
             needed: quorum(after.len()),

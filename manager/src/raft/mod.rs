@@ -304,6 +304,15 @@ impl Raft {
         self.inner.members.add(raft_id, address).await
     }
 
+    /// Whether a manager could be taken out of the voters now: the others are to have a quorum.
+    ///
+    /// # Errors
+    ///
+    /// [`MembersError`] with the reason why not.
+    pub async fn may_remove_voter(&self, raft_id: u64) -> Result<(), MembersError> {
+        self.inner.members.may_remove(raft_id).await
+    }
+
     /// Takes a manager out of the voters. A leader may remove itself; the others then elect.
     ///
     /// # Errors

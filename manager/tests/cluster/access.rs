@@ -110,7 +110,10 @@ async fn without_a_certificate_one_may_only_join() {
     assert_eq!(refused.code(), Code::Unauthenticated);
     let csr = new_key_and_csr().unwrap().csr;
     let refused = CaClient::new(channel)
-        .renew(v1::RenewRequest { csr })
+        .renew(v1::RenewRequest {
+            csr,
+            ..Default::default()
+        })
         .await
         .unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
@@ -139,7 +142,10 @@ async fn forged_headers_change_nothing() {
     let victim = first.manager.identities().identity();
     for node in [&first, &second] {
         let new = new_key_and_csr().unwrap();
-        let mut request = tonic::Request::new(v1::RenewRequest { csr: new.csr });
+        let mut request = tonic::Request::new(v1::RenewRequest {
+            csr: new.csr,
+            ..Default::default()
+        });
         let headers = request.metadata_mut();
         headers.insert("x-swarmlet-node", victim.node.as_str().parse().unwrap());
         headers.insert("x-swarmlet-role", "manager".parse().unwrap());

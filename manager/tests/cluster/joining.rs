@@ -37,7 +37,12 @@ async fn a_wrong_or_rotated_token_is_refused() {
     // Who joined with the old one stays.
     let csr = new_key_and_csr().unwrap().csr;
     let mut ca = CaClient::new(channel(&before.identity, manager.address));
-    ca.renew(v1::RenewRequest { csr }).await.unwrap();
+    ca.renew(v1::RenewRequest {
+        csr,
+        ..Default::default()
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,7 +129,13 @@ async fn a_node_is_removed_only_when_it_is_down_and_its_stream_ends() {
     .await;
     let mut ca = CaClient::new(channel(&agent.identity, first.address));
     let csr = new_key_and_csr().unwrap().csr;
-    let refused = ca.renew(v1::RenewRequest { csr }).await.unwrap_err();
+    let refused = ca
+        .renew(v1::RenewRequest {
+            csr,
+            ..Default::default()
+        })
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
 }
 
