@@ -376,3 +376,61 @@ async fn get(address: std::net::SocketAddr, path: &str) -> std::io::Result<Strin
     stream.read_to_string(&mut answer).await?;
     Ok(answer)
 }
+
+/// Whether this machine has control groups that the test may write.
+fn may_limit() -> bool {
+    ["/sys/fs/cgroup/swarmlet", "/sys/fs/cgroup/pids/swarmlet"]
+        .iter()
+        .any(|path| {
+            let parent = std::path::Path::new(path).parent().unwrap();
+            parent.join("cgroup.procs").exists() && std::fs::create_dir_all(path).is_ok()
+        })
+}
+
+#[tokio::test]
+async fn limits_hold_where_there_are_control_groups() {
+    if !may_limit() {
+        eprintln!("SKIPPED: no control groups that this user may write");
+        return;
+    }
+    let setup = Setup::new();
+    // More processes at a time than are allowed: the shell cannot start them and says so.
+    let script = "sleep 0.3; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 60 & done; wait";
+    let container = ContainerSpec {
+        image: "/bin/sh".to_owned(),
+        args: vec!["-c".to_owned(), script.to_owned()],
+        ..ContainerSpec::default()
+    };
+    let mut limited = with_container(7, container);
+    limited.spec.resources.limits.pids = 6;
+    limited.spec.resources.limits.nano_cpus = 500_000_000;
+    let container = setup.start(&limited).await;
+    let own = format!("swarmlet/{}", limited.id);
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", container.pid));
+        if groups.is_ok_and(|groups| groups.contains(&own)) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it is in no group of its own");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_ne!(
+        setup.end(&limited).await,
+        0,
+        "twelve processes were too many"
+    );
+    setup
+        .runtime
+        .remove(&setup.scope, &limited.id)
+        .await
+        .unwrap();
+    for root in [
+        "/sys/fs/cgroup",
+        "/sys/fs/cgroup/pids",
+        "/sys/fs/cgroup/cpu",
+    ] {
+        let left = std::path::Path::new(root).join(&own);
+        assert!(!left.exists(), "{} is left", left.display());
+    }
+}

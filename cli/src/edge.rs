@@ -1,6 +1,7 @@
 //! The edge of the program: arguments in, exit code out, errors as one line on stderr.
 //!
-//! 0 is success, 1 an error, 2 a command line that makes no sense.
+//! 0 is success, 1 an error, 2 a command line that makes no sense. A dry run has codes of its own:
+//! 0 nothing would change, 1 something would, 255 an error.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -13,11 +14,19 @@ use crate::args::{Cli, Command};
 use crate::client::{Client, warn_of_stale};
 use crate::{commands, daemon, demo, install, output};
 
+/// A dry run that failed: nobody knows whether anything would change.
+const FAILED_DRY_RUN: u8 = 255;
+
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
     let cli = match parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
+    };
+    let failure = if cli.command.is_dry_run() {
+        ExitCode::from(FAILED_DRY_RUN)
+    } else {
+        ExitCode::FAILURE
     };
     match run(cli) {
         Ok(code) => {
@@ -26,7 +35,7 @@ pub(crate) fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("Error: {}", one_line(&error));
-            ExitCode::FAILURE
+            failure
         }
     }
 }
@@ -75,9 +84,11 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Info(args) => one_thread()?.block_on(async {
             commands::cluster::info(&args, &Client::connect(&socket).await?).await
         })?,
-        Command::Node(command) => one_thread()?.block_on(async {
-            commands::node::run(command, &Client::connect(&socket).await?).await
-        })?,
+        Command::Node(command) => {
+            return one_thread()?.block_on(async {
+                commands::node::run(command, &Client::connect(&socket).await?).await
+            });
+        }
         Command::Service(command) => {
             return one_thread()?.block_on(async {
                 commands::service::run(command, &Client::connect(&socket).await?).await

@@ -131,7 +131,7 @@ impl Progress {
                 .count(),
             surplus,
             tasks: slots,
-            updating: wait != Wait::Tasks && service.is_updating(),
+            updating: service.rebalance.is_some() || (wait != Wait::Tasks && service.is_updating()),
             rolling_back: service
                 .update_status
                 .as_ref()

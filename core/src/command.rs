@@ -137,6 +137,20 @@ pub enum Command {
         /// Why.
         message: String,
     },
+    /// Begins to move tasks of a service to nodes that have fewer of them.
+    StartRebalance {
+        /// Which.
+        id: ServiceId,
+        /// The version that the proposer saw.
+        expected: Version,
+        /// How many tasks may be moved at most.
+        moves: u32,
+    },
+    /// Ends it, done or not.
+    EndRebalance {
+        /// Which service.
+        id: ServiceId,
+    },
     /// Marks a service for removal: it goes once its tasks have been stopped.
     RemoveService {
         /// Which.
@@ -173,6 +187,18 @@ pub enum Command {
     },
     /// Takes a task out of every balancer, because it is to stop.
     DrainTask {
+        /// Which.
+        id: TaskId,
+    },
+    /// Has a task replaced by an equal one on another node.
+    MoveTask {
+        /// Which.
+        id: TaskId,
+        /// The version that the proposer saw.
+        expected: Version,
+    },
+    /// Lets a task that was to move stay where it is.
+    KeepTask {
         /// Which.
         id: TaskId,
     },

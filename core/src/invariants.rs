@@ -58,6 +58,9 @@ pub fn check_converged(state: &State) -> Result<(), Violation> {
         ensure(!service.is_updating(), || {
             format!("service {} is still being updated", service.spec.name)
         })?;
+        ensure(service.rebalance.is_none(), || {
+            format!("service {} is still being rebalanced", service.spec.name)
+        })?;
         let paused = service
             .update_status
             .as_ref()

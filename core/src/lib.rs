@@ -7,7 +7,7 @@
 //!
 //! Start reading at [`model`] (the nouns), then [`command`] (the verbs), [`apply`] (what a
 //! verb does to the [`state`]), and then the deciders: [`orchestrator`] (which tasks there
-//! should be, and with its `updater` in which order they are replaced), [`scheduler`] (where they go), [`drain`] (when they may stop), [`liveness`]
+//! should be, and with its `updater` in which order they are replaced), [`scheduler`] (where they go), [`drain`] (when they may stop), [`rebalance`] (which of them move), [`liveness`]
 //! (which nodes are there) and [`endpoints`] (who answers on a published port).
 //! [`plan`](plan::plan) runs them all on a copy, for whoever wants to know before. [`next_deadline`] says when they are to be asked again although nothing has happened, and
 //! [`invariants`] what must hold after every step.
@@ -25,6 +25,7 @@ pub mod model;
 pub mod orchestrator;
 pub mod plan;
 pub mod random;
+pub mod rebalance;
 pub mod scheduler;
 pub mod schema;
 pub mod state;

@@ -18,6 +18,7 @@ use crate::apply::Rejection;
 use crate::command::Command;
 use crate::model::{NodeId, NodeSpec, ServiceId, ServiceSpec, Timestamp, Version};
 use crate::random::Random;
+use crate::rebalance;
 use crate::state::State;
 
 use projection::Projection;
@@ -43,6 +44,8 @@ pub enum Change {
         /// The version that was seen of it.
         expected: Version,
     },
+    /// Moving tasks of a service to nodes that have fewer of them.
+    Rebalance(ServiceId),
     /// Changing what is wanted of a node.
     UpdateNode {
         /// Which.
@@ -130,28 +133,32 @@ pub fn plan(
     now: Timestamp,
     seed: u64,
 ) -> Result<Plan, Rejection> {
+    let mut random = Random::for_version(seed, state.version().0);
     // Whether they would be taken is asked of the state as it is.
     let mut asked = Projection::new(state, now, seed);
-    for command in commands(state, changes, seed) {
-        asked.submit(command)?;
+    for change in changes {
+        if let Some(command) = command(&asked.state, change, &mut random) {
+            asked.submit(command)?;
+        }
     }
     let mut before = Projection::new(state, now, seed);
     let calm = before.settle();
     let mut after = Projection::new(&before.state, before.now, seed);
-    for mut command in commands(state, changes, seed) {
-        see_latest(&after.state, &mut command);
-        after.submit(command)?;
+    for change in changes {
+        if let Some(mut command) = command(&after.state, change, &mut random) {
+            see_latest(&after.state, &mut command);
+            after.submit(command)?;
+        }
     }
-    let steps_of_changes = compare::objects(&before.state, &after.state);
+    let mut steps = compare::objects(&before.state, &after.state);
     let is_complete = after.settle() && calm;
-    let mut steps = steps_of_changes;
     steps.extend(compare::tasks(&before.state, &after));
     Ok(Plan { steps, is_complete })
 }
 
-fn commands(state: &State, changes: &[Change], seed: u64) -> Vec<Command> {
-    let mut random = Random::for_version(seed, state.version().0);
-    let command = |change: &Change| match change.clone() {
+/// What makes a change; `None` where it would do nothing.
+fn command(state: &State, change: &Change, random: &mut Random) -> Option<Command> {
+    Some(match change.clone() {
         Change::CreateService(spec) => Command::CreateService {
             id: ServiceId::from_random(random.next_u128()),
             spec,
@@ -164,9 +171,9 @@ fn commands(state: &State, changes: &[Change], seed: u64) -> Vec<Command> {
             expected,
             message: "planned".to_owned(),
         },
+        Change::Rebalance(id) => rebalance::start(state, &id)?.0,
         Change::UpdateNode { id, expected, spec } => Command::UpdateNode { id, expected, spec },
-    };
-    changes.iter().map(command).collect()
+    })
 }
 
 /// What was under way may have changed an object since; that is no reason to refuse.

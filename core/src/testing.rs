@@ -209,6 +209,7 @@ impl World {
         for _ in 0..20 {
             let mut commands = crate::orchestrator::reconcile(&self.state, self.now, 7);
             commands.extend(crate::scheduler::schedule(&self.state, self.now, 7));
+            commands.extend(crate::rebalance::advance(&self.state));
             if commands.is_empty() {
                 return;
             }

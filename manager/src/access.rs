@@ -29,7 +29,7 @@ pub(crate) enum Callers {
 
 /// Every RPC that is served between nodes. `Local` is missing on purpose: it is served on the
 /// socket of its own machine only.
-const RULES: [(&str, Callers); 22] = [
+const RULES: [(&str, Callers); 24] = [
     ("/swarmlet.v1.Ca/Join", Callers::Anybody),
     ("/swarmlet.v1.Ca/Renew", Callers::Nodes),
     ("/swarmlet.v1.Control/CreateService", Callers::Managers),
@@ -37,6 +37,8 @@ const RULES: [(&str, Callers); 22] = [
     ("/swarmlet.v1.Control/ListNodes", Callers::Managers),
     ("/swarmlet.v1.Control/ListServices", Callers::Managers),
     ("/swarmlet.v1.Control/ListTasks", Callers::Managers),
+    ("/swarmlet.v1.Control/Plan", Callers::Managers),
+    ("/swarmlet.v1.Control/RebalanceService", Callers::Managers),
     ("/swarmlet.v1.Control/RemoveNode", Callers::Managers),
     ("/swarmlet.v1.Control/RemoveService", Callers::Managers),
     ("/swarmlet.v1.Control/RollbackService", Callers::Managers),

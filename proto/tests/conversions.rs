@@ -44,10 +44,14 @@ const fn variants() -> usize {
             | Command::DrainTask { .. }
             | Command::SetDesired { .. }
             | Command::ReportTask { .. }
-            | Command::DeleteTask { .. } => {}
+            | Command::DeleteTask { .. }
+            | Command::StartRebalance { .. }
+            | Command::EndRebalance { .. }
+            | Command::MoveTask { .. }
+            | Command::KeepTask { .. } => {}
         }
     }
-    24
+    28
 }
 
 #[test]

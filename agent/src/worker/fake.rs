@@ -50,6 +50,7 @@ pub(crate) fn task(id: u128, edit: impl FnOnce(&mut Task)) -> Task {
             ports: Vec::new(),
         },
         restart: RestartHistory::default(),
+        moving: false,
         draining: None,
     };
     edit(&mut task);

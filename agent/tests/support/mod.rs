@@ -32,6 +32,7 @@ pub(crate) fn with_container(id: u128, container: ContainerSpec) -> Task {
             ports: Vec::new(),
         },
         restart: RestartHistory::default(),
+        moving: false,
         draining: None,
     }
 }

@@ -9,6 +9,7 @@ mod daemon;
 mod install;
 mod lb;
 mod node;
+mod plan;
 mod service;
 mod settings;
 mod update;
@@ -25,9 +26,10 @@ pub(crate) use lb::{LbArgs, LbCommand, LbRestartArgs, LbStatusArgs};
 pub(crate) use node::{
     NodeCommand, NodeInspectArgs, NodeLsArgs, NodePsArgs, NodeRmArgs, NodeRoleArgs, NodeUpdateArgs,
 };
+pub(crate) use plan::DryRunFlags;
 pub(crate) use service::{
-    CreateArgs, ScaleArgs, ServiceCommand, ServiceInspectArgs, ServiceLsArgs, ServicePsArgs,
-    ServiceRmArgs,
+    CreateArgs, RebalanceArgs, ScaleArgs, ServiceCommand, ServiceInspectArgs, ServiceLsArgs,
+    ServicePsArgs, ServiceRmArgs,
 };
 pub(crate) use settings::{RestartConditionArg, ServiceFlags};
 pub(crate) use update::{RollbackFlags, ServiceRollbackArgs, ServiceUpdateArgs, UpdateFlags};
@@ -105,6 +107,22 @@ pub(crate) enum Command {
     /// Hold a task of the process runtime (the agent starts it)
     #[command(hide = true)]
     Shim(ShimArgs),
+}
+
+impl Command {
+    /// Whether it is only asked what would happen.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        let flags = match self {
+            Self::Service(ServiceCommand::Create(args)) => &args.flags.plan,
+            Self::Service(ServiceCommand::Update(args)) => &args.flags.plan,
+            Self::Service(ServiceCommand::Rollback(args)) => &args.plan,
+            Self::Service(ServiceCommand::Scale(args)) => &args.plan,
+            Self::Service(ServiceCommand::Rebalance(args)) => &args.plan,
+            Self::Node(NodeCommand::Update(args)) => &args.plan,
+            _ => return false,
+        };
+        flags.dry_run
+    }
 }
 
 /// How data is printed.

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::RoleArg;
 use super::daemon::AvailabilityArg;
-use super::{Filter, Format};
+use super::{DryRunFlags, Filter, Format};
 use crate::values::key_value;
 
 /// Commands on nodes.
@@ -79,6 +79,8 @@ pub(crate) struct NodePsArgs {
 /// `node update`.
 #[derive(Debug, Args)]
 pub(crate) struct NodeUpdateArgs {
+    #[command(flatten)]
+    pub(crate) plan: DryRunFlags,
     /// Whether the node takes tasks
     #[arg(long, value_enum)]
     pub(crate) availability: Option<AvailabilityArg>,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use swarmlet_core::model::{Constraint, Mount, Platform, PortSpec, Preference};
 
-use super::{Filter, Format, ServiceFlags, ServiceRollbackArgs, ServiceUpdateArgs};
+use super::{DryRunFlags, Filter, Format, ServiceFlags, ServiceRollbackArgs, ServiceUpdateArgs};
 use crate::values::{generic_resource, key_value, mount, platform, port};
 
 /// Commands on services.
@@ -22,6 +22,8 @@ pub(crate) enum ServiceCommand {
     Inspect(ServiceInspectArgs),
     /// Set how many tasks services have
     Scale(ScaleArgs),
+    /// Move tasks of services to nodes that have fewer of them
+    Rebalance(RebalanceArgs),
     /// Change a service
     Update(Box<ServiceUpdateArgs>),
     /// Go back to the last version of a service whose deployment completed
@@ -128,6 +130,8 @@ pub(crate) struct ServiceInspectArgs {
 /// `service scale`.
 #[derive(Debug, Args)]
 pub(crate) struct ScaleArgs {
+    #[command(flatten)]
+    pub(crate) plan: DryRunFlags,
     /// Return at once instead of waiting until the tasks run
     #[arg(short, long)]
     pub(crate) detach: bool,
@@ -144,6 +148,22 @@ fn scale(text: &str) -> Result<(String, u32), String> {
         .parse()
         .map_err(|_| format!("invalid replicas value {replicas}: expected a whole number"))?;
     Ok((name.to_owned(), replicas))
+}
+
+/// `service rebalance`.
+#[derive(Debug, Args)]
+pub(crate) struct RebalanceArgs {
+    #[command(flatten)]
+    pub(crate) plan: DryRunFlags,
+    /// Return at once instead of waiting until the tasks have moved
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Do not show progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Id, beginning of an id, or name [default: all services]
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
 }
 
 /// `service rm`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use swarmlet_core::model::Strategy;
 
-use super::{CheckFlags, RollbackFlags, UpdateFlags};
+use super::{CheckFlags, DryRunFlags, RollbackFlags, UpdateFlags};
 use crate::values::{duration, memory, nano_cpus};
 
 /// Settings of a service. All of them are optional: a new service begins with the defaults, one
@@ -97,6 +97,8 @@ pub(crate) struct ServiceFlags {
     /// Send this machine's registry credentials to the nodes
     #[arg(long)]
     pub(crate) with_registry_auth: bool,
+    #[command(flatten)]
+    pub(crate) plan: DryRunFlags,
     /// Return at once instead of waiting until it is done
     #[arg(short, long)]
     pub(crate) detach: bool,

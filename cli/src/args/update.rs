@@ -8,7 +8,7 @@ use swarmlet_core::model::{
     UpdateConfig, UpdateOrder,
 };
 
-use super::ServiceFlags;
+use super::{DryRunFlags, ServiceFlags};
 use crate::values::{duration, generic_resource, key_value, mount, platform, port};
 
 /// How a service is updated.
@@ -319,6 +319,8 @@ fn target(text: &str) -> Result<(u16, Protocol), String> {
 /// `service rollback`.
 #[derive(Debug, Args)]
 pub(crate) struct ServiceRollbackArgs {
+    #[command(flatten)]
+    pub(crate) plan: DryRunFlags,
     /// Change the service only if it still has this version
     #[arg(long, value_name = "VERSION")]
     pub(crate) check_version: Option<u64>,

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use swarmlet_core::model::{ServiceId, Version};
 use swarmlet_proto::v1;
+use swarmlet_proto::v1::planned_change::Change;
 
+use super::plan;
 use super::update::add_credentials;
 use crate::args::CreateArgs;
 use crate::client::{Client, call};
@@ -25,6 +27,10 @@ pub(super) async fn create(args: &CreateArgs, client: &Client) -> Result<ExitCod
     let request = v1::CreateServiceRequest {
         spec: Some((&spec).into()),
     };
+    if args.flags.plan.dry_run {
+        let change = Change::CreateService(request);
+        return plan::show(vec![change], &args.flags.plan, client).await;
+    }
     let answer = call(client.control().create_service(request)).await?;
     print(&format!("{}\n", answer.id))?;
     if !args.flags.detach {

@@ -4,6 +4,8 @@ pub(crate) mod cluster;
 mod create;
 pub(crate) mod lb;
 pub(crate) mod node;
+mod plan;
+mod rebalance;
 mod role;
 pub(crate) mod service;
 mod tasks;

@@ -1,9 +1,13 @@
 //! `node ls/inspect/ps/update/rm`; `promote` and `demote` are in [`role`].
 
+use std::process::ExitCode;
+
 use anyhow::{Result, bail};
 use swarmlet_core::model::{Node, Role};
 use swarmlet_proto::v1;
+use swarmlet_proto::v1::planned_change::Change;
 
+use super::plan;
 use super::tasks::{Listing, filter_tasks};
 use super::{Failures, check_filters, label_matches, now, passes, role};
 use crate::args::{
@@ -16,16 +20,17 @@ use crate::output::{Style, list, node_rows, pretty_node, print};
 ///
 /// # Errors
 /// What is to be said to the user.
-pub(crate) async fn run(command: NodeCommand, client: &Client) -> Result<()> {
+pub(crate) async fn run(command: NodeCommand, client: &Client) -> Result<ExitCode> {
     match command {
-        NodeCommand::Ls(args) => ls(&args, client).await,
-        NodeCommand::Inspect(args) => inspect(&args, client).await,
-        NodeCommand::Ps(args) => ps(&args, client).await,
-        NodeCommand::Update(args) => update(&args, client).await,
-        NodeCommand::Promote(args) => role::change(&args, Role::Manager, client).await,
-        NodeCommand::Demote(args) => role::change(&args, Role::Worker, client).await,
-        NodeCommand::Rm(args) => rm(&args, client).await,
+        NodeCommand::Ls(args) => ls(&args, client).await?,
+        NodeCommand::Inspect(args) => inspect(&args, client).await?,
+        NodeCommand::Ps(args) => ps(&args, client).await?,
+        NodeCommand::Update(args) => return update(&args, client).await,
+        NodeCommand::Promote(args) => role::change(&args, Role::Manager, client).await?,
+        NodeCommand::Demote(args) => role::change(&args, Role::Worker, client).await?,
+        NodeCommand::Rm(args) => rm(&args, client).await?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn ls(args: &NodeLsArgs, client: &Client) -> Result<()> {
@@ -160,7 +165,7 @@ async fn ps(args: &NodePsArgs, client: &Client) -> Result<()> {
     failures.result()
 }
 
-async fn update(args: &NodeUpdateArgs, client: &Client) -> Result<()> {
+async fn update(args: &NodeUpdateArgs, client: &Client) -> Result<ExitCode> {
     let nodes = client.nodes().await?;
     let (node, _) = resolve(&args.node, &nodes, client).await?;
     let mut spec = node.spec.clone();
@@ -181,9 +186,12 @@ async fn update(args: &NodeUpdateArgs, client: &Client) -> Result<()> {
         expected: node.version.0,
         spec: Some((&spec).into()),
     };
+    if args.plan.dry_run {
+        return plan::show(vec![Change::UpdateNode(request)], &args.plan, client).await;
+    }
     call(client.control().update_node(request)).await?;
     print(&format!("{}\n", args.node))?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn rm(args: &NodeRmArgs, client: &Client) -> Result<()> {

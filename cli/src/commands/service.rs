@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use swarmlet_core::model::{PortMode, Service, ServiceMode, Version};
 use swarmlet_proto::v1;
+use swarmlet_proto::v1::planned_change::Change;
 
 use super::node::warn_of_ports;
 use super::tasks::{Listing, filter_tasks};
-use super::{Failures, check_filters, create, label_matches, now, passes, update};
+use super::{Failures, check_filters, create, label_matches, now, passes, plan, rebalance, update};
 use crate::args::{
     Format, ScaleArgs, ServiceCommand, ServiceInspectArgs, ServiceLsArgs, ServicePsArgs,
     ServiceRmArgs,
@@ -27,6 +28,7 @@ pub(crate) async fn run(command: ServiceCommand, client: &Client) -> Result<Exit
         ServiceCommand::Update(args) => return update::update(&args, client).await,
         ServiceCommand::Rollback(args) => return update::rollback(&args, client).await,
         ServiceCommand::Scale(args) => return scale(&args, client).await,
+        ServiceCommand::Rebalance(args) => return rebalance::rebalance(&args, client).await,
         ServiceCommand::Ls(args) => ls(&args, client).await?,
         ServiceCommand::Ps(args) => ps(&args, client).await?,
         ServiceCommand::Inspect(args) => inspect(&args, client).await?,
@@ -129,6 +131,15 @@ async fn inspect(args: &ServiceInspectArgs, client: &Client) -> Result<()> {
 const SCALE_ATTEMPTS: u32 = 5;
 
 async fn scale(args: &ScaleArgs, client: &Client) -> Result<ExitCode> {
+    if args.plan.dry_run {
+        let services = client.services().await?;
+        let changes = args.services.iter().map(|(name, replicas)| {
+            let request = scaled(resolve(name, &services)?, *replicas)?;
+            Ok(Change::UpdateService(request))
+        });
+        let changes = changes.collect::<Result<Vec<_>, ClientError>>()?;
+        return plan::show(changes, &args.plan, client).await;
+    }
     let mut scaled = Vec::new();
     let mut failures = Failures::default();
     for (name, replicas) in &args.services {
@@ -162,15 +173,7 @@ async fn set_replicas(
     loop {
         let services = client.services().await?;
         let service = resolve(name, &services)?;
-        let mut spec = service.spec.clone();
-        spec.mode = ServiceMode::Replicated { replicas };
-        spec.validate()
-            .map_err(|error| ClientError::Refused(format!("{name}: {error}")))?;
-        let request = v1::UpdateServiceRequest {
-            id: service.id.to_string(),
-            expected: service.version.0,
-            spec: Some((&spec).into()),
-        };
+        let request = scaled(service, replicas)?;
         match call(client.control().update_service(request)).await {
             Ok(answer) => return Ok((service.clone(), Version(answer.version))),
             // The number of replicas depends on nothing that another writer could have changed.
@@ -182,6 +185,19 @@ async fn set_replicas(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// What asks for another number of tasks.
+fn scaled(service: &Service, replicas: u32) -> Result<v1::UpdateServiceRequest, ClientError> {
+    let mut spec = service.spec.clone();
+    spec.mode = ServiceMode::Replicated { replicas };
+    spec.validate()
+        .map_err(|error| ClientError::Refused(format!("{}: {error}", spec.name)))?;
+    Ok(v1::UpdateServiceRequest {
+        id: service.id.to_string(),
+        expected: service.version.0,
+        spec: Some((&spec).into()),
+    })
 }
 
 async fn rm(args: &ServiceRmArgs, client: &Client) -> Result<()> {

@@ -6,7 +6,9 @@ use anyhow::{Context, Result, bail};
 use swarmlet_agent::registry;
 use swarmlet_core::model::{Service, ServiceSpec, Version};
 use swarmlet_proto::v1;
+use swarmlet_proto::v1::planned_change::Change;
 
+use super::plan;
 use super::service::resolve;
 use crate::args::{ServiceRollbackArgs, ServiceUpdateArgs};
 use crate::client::{Client, ClientError, call};
@@ -40,6 +42,10 @@ pub(super) async fn update(args: &ServiceUpdateArgs, client: &Client) -> Result<
             expected: expected(service, args.check_version).0,
             spec: Some((&spec).into()),
         };
+        if args.flags.plan.dry_run {
+            let change = Change::UpdateService(request);
+            return plan::show(vec![change], &args.flags.plan, client).await;
+        }
         match call(client.control().update_service(request)).await {
             Ok(answer) => break (service.clone(), Version(answer.version)),
             Err(error) if may_retry(&error, args.check_version, attempt) => attempt += 1,
@@ -66,6 +72,10 @@ pub(super) async fn rollback(args: &ServiceRollbackArgs, client: &Client) -> Res
             id: service.id.to_string(),
             expected: expected(service, args.check_version).0,
         };
+        if args.plan.dry_run {
+            let change = Change::RollbackService(request);
+            return plan::show(vec![change], &args.plan, client).await;
+        }
         match call(client.control().rollback_service(request)).await {
             Ok(answer) => break (service.clone(), Version(answer.version)),
             Err(error) if may_retry(&error, args.check_version, attempt) => attempt += 1,
@@ -92,6 +102,7 @@ async fn roll_back_by_update(
         bail!("other flags may not be combined with --rollback");
     }
     let args = ServiceRollbackArgs {
+        plan: args.flags.plan.clone(),
         check_version: args.check_version,
         detach: args.flags.detach,
         quiet: show == Show::Nothing,

@@ -8,6 +8,7 @@ mod balancer;
 mod columns;
 mod natural;
 mod node;
+mod plan;
 mod service;
 mod task;
 
@@ -22,6 +23,7 @@ pub(crate) use balancer::balancers;
 pub(crate) use columns::columns;
 pub(crate) use natural::natural;
 pub(crate) use node::{node_rows, pretty_node};
+pub(crate) use plan::PlanRow;
 pub(crate) use service::{pretty_service, service_rows};
 pub(crate) use task::{IdLength, tasks_by_slot};
 

@@ -89,6 +89,7 @@ pub(crate) fn service(number: u128, name: &str, replicas: u32) -> Service {
         spec_version: Version(1),
         previous_spec: None,
         update_status: None,
+        rebalance: None,
         removing: false,
     }
 }
@@ -116,6 +117,7 @@ pub(crate) fn task(service: &Service, number: u128, slot: u32, state: TaskState)
             ports: Vec::new(),
         },
         restart: RestartHistory::default(),
+        moving: false,
         draining: None,
     }
 }

@@ -5,6 +5,8 @@ use swarmlet_core::model::{
     Timestamp, UpdateState, UpdateStatus,
 };
 
+use swarmlet_proto::v1;
+
 use super::samples::{NOW, node, service, task};
 use super::*;
 
@@ -49,6 +51,42 @@ fn nodes_are_listed() {
         "{json}"
     );
     assert_eq!(list(&rows[..1], Style::Ids).unwrap(), format!("{own}\n"));
+}
+
+#[test]
+fn plans_are_listed() {
+    let step = |action: &str, kind: &str, name: &str| v1::PlanStep {
+        action: action.to_owned(),
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        ..v1::PlanStep::default()
+    };
+    let steps = [
+        step("update", "service", "ng"),
+        v1::PlanStep {
+            from: Some("host1".to_owned()),
+            to: Some("host2".to_owned()),
+            ..step("move", "task", "ng.1")
+        },
+        v1::PlanStep {
+            reason: Some("no suitable node (insufficient resources on 2 nodes)".to_owned()),
+            ..step("wait", "task", "ng.2")
+        },
+    ];
+    let rows: Vec<PlanRow> = steps.into_iter().map(PlanRow::from).collect();
+    check(
+        &list(&rows, Style::Table).unwrap(),
+        r"
+|ACTION   OBJECT       FROM    TO      REASON
+|update   service ng
+|move     task ng.1    host1   host2
+|wait     task ng.2                    no suitable node (insufficient resources on 2 nodes)",
+    );
+    assert_eq!(
+        list(&rows[1..2], Style::Json).unwrap(),
+        "{\"Action\":\"move\",\"Kind\":\"task\",\"Name\":\"ng.1\",\"From\":\"host1\",\
+         \"To\":\"host2\"}\n"
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@
 
 mod cluster;
 mod node;
+mod rebalance;
 mod rejection;
 mod service;
 mod task;
@@ -99,6 +100,12 @@ fn one(state: &mut State, change: Change, command: &Command) -> Outcome {
             state: reached,
             message,
         } => update::end(state, change, id, *expected, *reached, message),
+        Command::StartRebalance {
+            id,
+            expected,
+            moves,
+        } => rebalance::start(state, change, id, *expected, *moves),
+        Command::EndRebalance { id } => rebalance::end(state, change, id),
         Command::RemoveService { id } => service::remove(state, change, id),
         Command::DeleteService { id } => service::delete(state, id),
 
@@ -112,6 +119,8 @@ fn one(state: &mut State, change: Change, command: &Command) -> Outcome {
             reason,
         } => task::explain(state, change, id, *expected, reason),
         Command::DrainTask { id } => task::drain(state, change, id),
+        Command::MoveTask { id, expected } => rebalance::move_task(state, change, id, *expected),
+        Command::KeepTask { id } => rebalance::keep_task(state, change, id),
         Command::SetDesired { id, desired } => task::set_desired(state, change, id, *desired),
         Command::ReportTask { id, by, status } => {
             task::report(state, change, id, by.as_ref(), status)

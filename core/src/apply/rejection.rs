@@ -60,6 +60,12 @@ pub enum Rejection {
     /// No update is under way that could end so.
     #[error("the update of service {0} cannot become {1}")]
     NotUpdating(String, UpdateState),
+    /// Tasks are being replaced already.
+    #[error("service {0} is being updated: rebalance it when the update is over")]
+    Updating(String),
+    /// Its service is not being rebalanced, or the task does not run or is outdated.
+    #[error("task {0} cannot be moved")]
+    StaysHere(TaskId),
     /// The service has tasks, or nobody asked for its removal.
     #[error("service {0} cannot be deleted: it is not being removed, or it has tasks left")]
     ServiceInUse(ServiceId),
@@ -156,6 +162,8 @@ impl Rejection {
             | Self::ServiceInUse(_)
             | Self::NoPreviousSpec(_)
             | Self::NotUpdating(..)
+            | Self::Updating(_)
+            | Self::StaysHere(_)
             | Self::Schema { .. }
             | Self::SlotTaken(..)
             | Self::NotPending(_)

@@ -37,6 +37,7 @@ pub(super) fn create(
         spec_version: change.index,
         previous_spec: None,
         update_status: None,
+        rebalance: None,
         removing: false,
     };
     state.services.insert(id.clone(), Arc::new(service));

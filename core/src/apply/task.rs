@@ -27,7 +27,11 @@ pub(super) fn create(state: &mut State, change: Change, task: &Task) -> Outcome 
     if task.slot == 0 {
         return malformed("slots count from 1");
     }
-    if task.node.is_some() || task.status.state != TaskState::New || task.draining.is_some() {
+    if task.node.is_some()
+        || task.status.state != TaskState::New
+        || task.draining.is_some()
+        || task.moving
+    {
         return malformed("it does not start at the beginning");
     }
     if !matches!(task.desired, TaskState::Ready | TaskState::Running) {
@@ -231,7 +235,7 @@ fn advance(task: &mut Task, status: &TaskStatus, at: Timestamp) {
     task.status.at = since;
 }
 
-fn find<'a>(state: &'a State, id: &TaskId) -> Result<&'a Task, Rejection> {
+pub(super) fn find<'a>(state: &'a State, id: &TaskId) -> Result<&'a Task, Rejection> {
     state
         .task(id)
         .ok_or_else(|| Rejection::TaskNotFound(id.clone()))
@@ -248,7 +252,13 @@ fn pending<'a>(state: &'a State, id: &TaskId, expected: Version) -> Result<&'a T
     Ok(task)
 }
 
-fn edit(state: &mut State, change: Change, id: &TaskId, edit: impl FnOnce(&mut Task)) -> Outcome {
+/// Changes a task in place.
+pub(super) fn edit(
+    state: &mut State,
+    change: Change,
+    id: &TaskId,
+    edit: impl FnOnce(&mut Task),
+) -> Outcome {
     let task = state
         .task_mut(id)
         .ok_or_else(|| Rejection::TaskNotFound(id.clone()))?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::service::{check_ports, find};
-use super::{Change, Outcome, Rejection};
+use super::{Change, Outcome, Rejection, rebalance};
 use crate::event::Event;
 use crate::model::{
     Service, ServiceId, ServiceSpec, TaskId, TaskState, TaskStatus, UpdateState, UpdateStatus,
@@ -54,6 +54,9 @@ pub(super) fn change_spec(
     if remade {
         service.spec_version = change.index;
     }
+    if remade {
+        rebalance::stop(state, change, id)?;
+    }
     if let Some(reached) = begun {
         let message = match reached {
             UpdateState::RollbackStarted => "rollback in progress",
@@ -90,6 +93,7 @@ pub(super) fn roll_back(
     if remade {
         service.spec_version = change.index;
     }
+    rebalance::stop(state, change, id)?;
     begin(state, change, id, UpdateState::RollbackStarted, message);
     Ok(vec![Event::Service(id.clone())])
 }

@@ -81,6 +81,12 @@ pub(super) fn tasks(state: &State) -> Result<(), Violation> {
                 return broken("is not in the index of its node");
             }
         }
+        let rebalanced = state
+            .service(&task.service)
+            .is_some_and(|service| service.rebalance.is_some() || service.removing);
+        if task.moving && task.is_live() && task.is_member() && !rebalanced {
+            return broken("moves although its service is not being rebalanced");
+        }
         let placed = task.status.state >= TaskState::Assigned && task.is_live();
         if placed != (task.node.is_some() && task.is_live()) {
             return broken("is placed without a node, or has a node without being placed");

@@ -32,7 +32,7 @@ pub use placement::{
     Constraint, ConstraintOp, InvalidConstraint, InvalidPreference, Placement, Preference, Strategy,
 };
 pub use ports::{PortMode, PortSpec, Protocol};
-pub use service::{LbPolicy, Service, ServiceMode, ServiceSpec};
+pub use service::{LbPolicy, Rebalance, Service, ServiceMode, ServiceSpec};
 pub use task::{ContainerStatus, Draining, RestartHistory, Task, TaskPort, TaskState, TaskStatus};
 pub use time::{Timestamp, Version};
 pub use update::{

@@ -35,6 +35,9 @@ pub struct Service {
     pub previous_spec: Option<Box<ServiceSpec>>,
     /// How far the latest update has come; `None` where there was none.
     pub update_status: Option<UpdateStatus>,
+    /// How much is left to do of a rebalance; `None` where none is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rebalance: Option<Rebalance>,
     /// Whether it is being removed: its tasks are stopped, and it goes with the last of them.
     pub removing: bool,
 }
@@ -68,6 +71,17 @@ impl Service {
             .as_ref()
             .is_some_and(UpdateStatus::is_active)
     }
+}
+
+/// Tasks of a service on their way to nodes that have fewer of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Rebalance {
+    /// When it was asked for.
+    pub started_at: Timestamp,
+    /// Tasks that may still be moved; bounded when it begins, so that it ends whatever happens
+    /// meanwhile.
+    pub moves_left: u32,
 }
 
 /// What the user asks for.

@@ -51,6 +51,9 @@ pub struct Task {
     pub status: TaskStatus,
     /// How often its slot was restarted before, and when it may start.
     pub restart: RestartHistory,
+    /// Whether it makes room for an equal task on another node: it goes on until that one runs.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub moving: bool,
     /// Set once the balancers are to give it no new connections, because it is to stop.
     pub draining: Option<Draining>,
 }

@@ -72,7 +72,11 @@ impl Plan {
         }
         Self {
             history,
-            message: "created to replace a task on a node that is down or drained".to_owned(),
+            message: if task.moving {
+                "created to move a task to another node".to_owned()
+            } else {
+                "created to replace a task on a node that is down or drained".to_owned()
+            },
             waits: false,
         }
     }
@@ -201,6 +205,7 @@ pub(super) fn task(
             ports: Vec::new(),
         },
         restart: plan.history,
+        moving: false,
         draining: None,
     }
 }

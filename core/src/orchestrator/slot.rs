@@ -8,7 +8,7 @@ use crate::state::State;
 pub(crate) struct Slot<'a> {
     /// Members on a node that will keep them, or without a node yet.
     pub(crate) settled: Vec<&'a Task>,
-    /// Members on a node that is down or to be emptied.
+    /// Members on a node that is down or to be emptied, or that are to move to another one.
     pub(crate) displaced: Vec<&'a Task>,
     /// Members that ended by themselves and were not succeeded yet.
     pub(crate) finished: Vec<&'a Task>,
@@ -69,12 +69,13 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// Whether a task has to be replaced although it has not ended, because of its node.
+/// Whether a task has to be replaced although it has not ended, because of where it is.
 pub(crate) fn is_displaced(state: &State, task: &Task) -> bool {
     let Some(id) = &task.node else { return false };
-    state.node(id).is_none_or(|node| {
+    let unfit = state.node(id).is_none_or(|node| {
         node.status.state == NodeState::Down || node.spec.availability == Availability::Drain
-    })
+    });
+    task.moving || unfit
 }
 
 /// Whether a task may be added to a slot: none is there, or just one that needs a replacement,

@@ -9,7 +9,7 @@ use crate::model::{
     NodeState, ServiceId, Task, TaskState, TaskStatus, Timestamp, UpdateConfig, Version,
 };
 use crate::state::State;
-use crate::{next_deadline, orchestrator, scheduler};
+use crate::{next_deadline, orchestrator, rebalance, scheduler};
 
 /// An update goes through in so many rounds at most. Each of them costs a look at all tasks,
 /// and with ten thousand tasks one by one would take hours.
@@ -89,6 +89,7 @@ impl Projection {
         if commands.is_empty() {
             commands = orchestrator::reconcile(state, now, self.seed);
             commands.extend(scheduler::schedule(state, now, self.seed));
+            commands.extend(rebalance::advance(state));
         }
         commands
     }

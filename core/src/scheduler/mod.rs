@@ -9,6 +9,7 @@
 //! A task whose back-off is not over is not placed yet. Placing it would have its agent pull
 //! the image at once, and a missing image would be asked for without any pause.
 
+mod balance;
 mod census;
 mod constraint;
 mod filter;
@@ -18,6 +19,7 @@ mod rank;
 mod tests;
 mod tree;
 
+pub(crate) use balance::moves;
 pub use filter::Refusal;
 pub(crate) use load::host_ports;
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 use swarmlet_core::command::Command;
-use swarmlet_core::model::{Node, NodeId, Preference, ServiceSpec, Strategy as Order, Task};
+use swarmlet_core::model::{
+    Node, NodeId, Preference, ServiceSpec, Strategy as Order, Task, TaskState,
+};
 
 use crate::objects::node;
 use crate::options;
@@ -270,4 +272,60 @@ fn is_even(counts: &[usize]) -> bool {
     least
         .zip(most)
         .is_none_or(|(least, most)| most - least <= 1)
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 48, ..Config::default() })]
+
+    /// However tasks came to be where they are, a rebalance ends, moves no more than it may,
+    /// never has fewer tasks running than there should be, and leaves nothing to move.
+    #[test]
+    fn a_rebalance_ends_in_balance(
+        seed in any::<u64>(),
+        zones in prop::collection::vec(0..3u8, 2..7),
+        replicas in 1..16u32,
+        parallelism in 0..3u32,
+        zoned in any::<bool>(),
+        joined in 1..4usize,
+    ) {
+        let numbered = zones.iter().zip(1u8..);
+        let nodes: Vec<Node> = numbered.map(|(&z, n)| described(n, (8, z, 0, 0))).collect();
+        let (first, late) = nodes.split_at(nodes.len().saturating_sub(joined).max(1));
+        let mut simulation = cluster(seed, first);
+        let mut spec = options::service(&mut simulation, "ng", &["port=80:80", "drain=1s"]);
+        spec.mode = swarmlet_core::model::ServiceMode::Replicated { replicas };
+        spec.update.parallelism = parallelism;
+        if zoned {
+            let preference = Preference::spread("node.labels.zone").expect("an attribute");
+            spec.task.placement.preferences = vec![preference];
+        }
+        create(&mut simulation, spec);
+        simulation.run(A_WHILE);
+        for node in late {
+            simulation.join(node.clone());
+        }
+        simulation.run(A_WHILE);
+        let id = simulation.service("ng").id.clone();
+        let made = simulation.state.tasks().count();
+        let Some((command, moves)) = swarmlet_core::rebalance::start(&simulation.state, &id) else {
+            return Ok(());
+        };
+        simulation.user(command).expect("nothing else is under way");
+        for _ in 0..2000 {
+            simulation.tick();
+            let serving = simulation.state.tasks().filter(|task| {
+                task.status.state == TaskState::Running && task.is_member()
+            });
+            prop_assert!(serving.count() >= replicas as usize);
+            if simulation.service("ng").rebalance.is_none() {
+                break;
+            }
+        }
+        prop_assert!(simulation.service("ng").rebalance.is_none(), "it does not end");
+        prop_assert!(simulation.state.tasks().count() <= made + 2 * moves as usize);
+        let again = swarmlet_core::rebalance::start(&simulation.state, &id);
+        prop_assert!(again.is_none(), "{again:?} is left");
+        let counts: Vec<usize> = per_node(&simulation, "ng").into_values().collect();
+        prop_assert!(zoned || is_even(&counts), "{counts:?}");
+    }
 }

@@ -76,6 +76,7 @@ enum Incident {
     Scale(u8, u32),
     Update(u8, Update),
     Rollback(u8),
+    Rebalance(u8),
     Remove(u8),
     Lose(u8),
     Return(u8),
@@ -107,6 +108,7 @@ fn incident() -> impl Strategy<Value = Incident> {
         3 => (service(), 0..12u32).prop_map(|(s, n)| Incident::Scale(s, n)),
         4 => (service(), update()).prop_map(|(s, u)| Incident::Update(s, u)),
         1 => service().prop_map(Incident::Rollback),
+        2 => service().prop_map(Incident::Rebalance),
         1 => service().prop_map(Incident::Remove),
         2 => node().prop_map(Incident::Lose),
         2 => node().prop_map(Incident::Return),
@@ -200,6 +202,14 @@ fn happen(simulation: &mut Simulation, incident: &Incident) {
             let possible = service.previous_spec.is_some();
             assert_eq!(simulation.user(command).is_ok(), possible);
         }
+        Incident::Rebalance(number) if exists(simulation, number) => {
+            let id = simulation.service(&format!("s{number}")).id.clone();
+            if let Some((command, _)) = swarmlet_core::rebalance::start(&simulation.state, &id) {
+                // It is refused during an update.
+                let updating = simulation.service(&format!("s{number}")).is_updating();
+                assert_eq!(simulation.user(command).is_err(), updating);
+            }
+        }
         Incident::Remove(number) if exists(simulation, number) => {
             let id = simulation.service(&format!("s{number}")).id.clone();
             simulation
@@ -209,6 +219,7 @@ fn happen(simulation: &mut Simulation, incident: &Incident) {
         Incident::Scale(..)
         | Incident::Update(..)
         | Incident::Rollback(_)
+        | Incident::Rebalance(_)
         | Incident::Remove(_) => {}
         Incident::Lose(number) => connect(simulation, &node_id(number), false),
         Incident::Return(number) => connect(simulation, &node_id(number), true),

@@ -11,7 +11,7 @@
 //! lose NODE · return NODE · forget NODE  connections NAME.SLOT N
 //! active|pause|drain NODE                label NODE KEY=VALUE
 //! leader-change                          show tasks|endpoints|nodes|updates|zones|generic
-//! update NAME [any option of service]    rollback NAME
+//! update NAME [any option of service]    rollback NAME · rebalance NAME
 //! ```
 //!
 //! Behaviours hold for a service or for an image. The options that say how a service is
@@ -145,6 +145,15 @@ impl Player {
                 };
                 if let Err(refusal) = simulation.user(command) {
                     writeln!(self.output, "> {line}\nrefused: {refusal}").unwrap();
+                }
+            }
+            ["rebalance", name] => {
+                let id = simulation.service(name).id.clone();
+                let command = swarmlet_core::rebalance::start(&simulation.state, &id);
+                let moves = command.as_ref().map_or(0, |(_, moves)| *moves);
+                writeln!(self.output, "> {line}\n{moves} to move").unwrap();
+                if let Some(Err(refusal)) = command.map(|(command, _)| simulation.user(command)) {
+                    writeln!(self.output, "refused: {refusal}").unwrap();
                 }
             }
             ["rm", name] => {

@@ -13,7 +13,7 @@ use swarmlet_core::model::{
 };
 use swarmlet_core::random::Random;
 use swarmlet_core::state::State;
-use swarmlet_core::{endpoints, invariants, liveness, orchestrator, scheduler};
+use swarmlet_core::{endpoints, invariants, liveness, orchestrator, rebalance, scheduler};
 
 use crate::agent::{Agent, Behaviour};
 use crate::objects::cluster;
@@ -250,6 +250,7 @@ impl Simulation {
         if commands.is_empty() {
             commands = orchestrator::reconcile(state, now, self.random.next_u64());
             commands.extend(scheduler::schedule(state, now, self.random.next_u64()));
+            commands.extend(rebalance::advance(state));
             commands.extend(drain::advance(state, &self.acks, now));
         }
         commands

@@ -5,6 +5,7 @@
 //! rules, [`resolve`] finds objects by what users call them.
 
 mod nodes;
+mod plan;
 mod resolve;
 mod services;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use tonic::{Request, Response, Status};
 
 use swarmlet_core::command::Command;
 use swarmlet_core::model::{NodeSpec, Role, ServiceId, Task, Version};
+use swarmlet_core::rebalance;
 use swarmlet_core::state::State;
 use swarmlet_proto::v1;
 use swarmlet_proto::v1::control_server::Control;
@@ -157,6 +159,22 @@ impl Control for ControlService {
         Ok(Response::new(v1::RollbackServiceResponse { version }))
     }
 
+    async fn rebalance_service(
+        &self,
+        request: Request<v1::RebalanceServiceRequest>,
+    ) -> Answer<v1::RebalanceServiceResponse> {
+        let state = self.current().await?;
+        let id = &resolve::service(&state, &request.get_ref().id)?.id;
+        let (version, moves) = match rebalance::start(&state, id) {
+            Some((command, moves)) => (self.propose(command).await?.0, moves),
+            None => (state.version().0, 0),
+        };
+        Ok(Response::new(v1::RebalanceServiceResponse {
+            version,
+            moves,
+        }))
+    }
+
     async fn remove_service(
         &self,
         request: Request<v1::RemoveServiceRequest>,
@@ -225,6 +243,12 @@ impl Control for ControlService {
             .clone();
         let stream = services::watch(self.raft.clone(), id);
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanResponse> {
+        let state = self.current().await?;
+        let changes = plan::changes(&state, &self.raft, request.into_inner()).await?;
+        Ok(Response::new(plan::work_out(state, changes).await?))
     }
 
     async fn join_token(

@@ -155,6 +155,7 @@ fn no_credentials_are_shown() {
         spec_version: Version(1),
         previous_spec: Some(Box::new(spec("r.example.com/a:1", Some("old")))),
         update_status: None,
+        rebalance: None,
         removing: false,
     };
     let shown = services::shown(&service);

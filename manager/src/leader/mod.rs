@@ -24,7 +24,7 @@ use swarmlet_core::apply::Rejection;
 use swarmlet_core::command::Command;
 use swarmlet_core::model::{TaskState, Timestamp};
 use swarmlet_core::state::State;
-use swarmlet_core::{drain, liveness, next_deadline, orchestrator, scheduler, schema};
+use swarmlet_core::{drain, liveness, next_deadline, orchestrator, rebalance, scheduler, schema};
 
 use crate::raft::{ProposeError, Raft};
 use crate::{clock, random};
@@ -124,6 +124,7 @@ fn decide(state: &State, memory: &Memory, now: Timestamp) -> Vec<Command> {
     let mut commands = liveness::judge(state, &ages, now);
     commands.extend(orchestrator::reconcile(state, now, seed));
     commands.extend(scheduler::schedule(state, now, seed));
+    commands.extend(rebalance::advance(state));
     commands.extend(drain::advance(state, &memory.acks(), now));
     commands.extend(schema::advance(state));
     commands
@@ -183,6 +184,13 @@ fn log(state: &State, command: &Command, refused: Option<&Rejection>) {
         Command::SetDesired { id, desired } if *desired > TaskState::Running => {
             let status = state.task(id).map(|task| task.status.state.to_string());
             tracing::info!(task = %id, name = name(id), %desired, status, "task is to stop");
+        }
+        Command::MoveTask { id, .. } => {
+            tracing::info!(task = %id, name = name(id), "task moves to another node");
+        }
+        Command::EndRebalance { id } => {
+            let name = state.service(id).map(|service| &service.spec.name);
+            tracing::info!(service = %id, name, "rebalance ended");
         }
         Command::SetUpdateStatus {
             id,

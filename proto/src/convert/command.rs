@@ -156,6 +156,23 @@ impl From<&Command> for v1::Command {
                 status: Some(status.as_ref().into()),
             }),
             Command::DeleteTask { id } => Kind::DeleteTask(v1::DeleteTask { id: id.to_string() }),
+            Command::StartRebalance {
+                id,
+                expected,
+                moves,
+            } => Kind::StartRebalance(v1::StartRebalance {
+                id: id.to_string(),
+                expected: expected.0,
+                moves: *moves,
+            }),
+            Command::EndRebalance { id } => {
+                Kind::EndRebalance(v1::EndRebalance { id: id.to_string() })
+            }
+            Command::MoveTask { id, expected } => Kind::MoveTask(v1::MoveTask {
+                id: id.to_string(),
+                expected: expected.0,
+            }),
+            Command::KeepTask { id } => Kind::KeepTask(v1::KeepTask { id: id.to_string() }),
         };
         Self { kind: Some(kind) }
     }
@@ -261,6 +278,19 @@ impl TryFrom<Kind> for Command {
                 status: Box::new(required("status", m.status)?),
             },
             Kind::DeleteTask(m) => Self::DeleteTask { id: task(&m.id)? },
+            Kind::StartRebalance(m) => Self::StartRebalance {
+                id: service(&m.id)?,
+                expected: Version(m.expected),
+                moves: m.moves,
+            },
+            Kind::EndRebalance(m) => Self::EndRebalance {
+                id: service(&m.id)?,
+            },
+            Kind::MoveTask(m) => Self::MoveTask {
+                id: task(&m.id)?,
+                expected: Version(m.expected),
+            },
+            Kind::KeepTask(m) => Self::KeepTask { id: task(&m.id)? },
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use swarmlet_core::model::{
-    LbPolicy, Service, ServiceId, ServiceMode, ServiceSpec, Timestamp, Version,
+    LbPolicy, Rebalance, Service, ServiceId, ServiceMode, ServiceSpec, Timestamp, Version,
 };
 
 use super::Malformed;
@@ -27,6 +27,10 @@ impl From<&Service> for v1::Service {
             removing: service.removing,
             previous_spec: service.previous_spec.as_deref().map(Into::into),
             update_status: service.update_status.as_ref().map(Into::into),
+            rebalance: service.rebalance.map(|rebalance| v1::Rebalance {
+                started_at_ms: rebalance.started_at.0,
+                moves_left: rebalance.moves_left,
+            }),
         }
     }
 }
@@ -45,6 +49,10 @@ impl TryFrom<v1::Service> for Service {
             removing: message.removing,
             previous_spec: optional("previous_spec", message.previous_spec)?.map(Box::new),
             update_status: optional("update_status", message.update_status)?,
+            rebalance: message.rebalance.map(|rebalance| Rebalance {
+                started_at: Timestamp(rebalance.started_at_ms),
+                moves_left: rebalance.moves_left,
+            }),
         })
     }
 }

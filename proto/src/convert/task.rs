@@ -44,6 +44,7 @@ impl From<&Task> for v1::Task {
             restart: Some((&task.restart).into()),
             draining: task.draining.as_ref().map(Into::into),
             generic_names: placement::named(&task.generic_names),
+            moving: task.moving,
         }
     }
 }
@@ -71,6 +72,7 @@ impl TryFrom<v1::Task> for Task {
             restart: required("restart", message.restart)?,
             draining: optional("draining", message.draining)?,
             generic_names: placement::names("generic_names", message.generic_names)?,
+            moving: message.moving,
         })
     }
 }

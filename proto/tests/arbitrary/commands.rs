@@ -86,6 +86,16 @@ fn service_commands() -> Vec<BoxedStrategy<Command>> {
         service_id()
             .prop_map(|id| Command::DeleteService { id })
             .boxed(),
+        (service_id(), version(), any::<u32>())
+            .prop_map(|(id, expected, moves)| Command::StartRebalance {
+                id,
+                expected,
+                moves,
+            })
+            .boxed(),
+        service_id()
+            .prop_map(|id| Command::EndRebalance { id })
+            .boxed(),
         (service_id(), version(), text())
             .prop_map(|(id, expected, message)| Command::RollbackService {
                 id,
@@ -133,6 +143,10 @@ fn task_commands() -> Vec<BoxedStrategy<Command>> {
             })
             .boxed(),
         task_id().prop_map(|id| Command::DeleteTask { id }).boxed(),
+        (task_id(), version())
+            .prop_map(|(id, expected)| Command::MoveTask { id, expected })
+            .boxed(),
+        task_id().prop_map(|id| Command::KeepTask { id }).boxed(),
     ]
 }
 

@@ -326,6 +326,13 @@ fn update_status() -> impl Strategy<Value = UpdateStatus> {
         )
 }
 
+fn rebalance() -> impl Strategy<Value = Rebalance> {
+    (timestamp(), any::<u32>()).prop_map(|(started_at, moves_left)| Rebalance {
+        started_at,
+        moves_left,
+    })
+}
+
 fn service() -> impl Strategy<Value = Service> {
     (
         service_id(),
@@ -336,7 +343,7 @@ fn service() -> impl Strategy<Value = Service> {
         version(),
         option::of(service_spec()),
         option::of(update_status()),
-        any::<bool>(),
+        (option::of(rebalance()), any::<bool>()),
     )
         .prop_map(
             |(
@@ -348,7 +355,7 @@ fn service() -> impl Strategy<Value = Service> {
                 spec_version,
                 previous_spec,
                 update_status,
-                removing,
+                (rebalance, removing),
             )| Service {
                 id,
                 version,
@@ -358,6 +365,7 @@ fn service() -> impl Strategy<Value = Service> {
                 spec_version,
                 previous_spec: previous_spec.map(Box::new),
                 update_status,
+                rebalance,
                 removing,
             },
         )
@@ -431,11 +439,12 @@ fn task() -> impl Strategy<Value = Task> {
         task_state(),
         task_status(),
         restart,
-        option::of(draining),
+        (any::<bool>(), option::of(draining)),
     );
     (first, second).prop_map(|(first, second)| {
         let (id, version, service, service_name, slot, (node, generic_names), spec) = first;
-        let (ports, spec_version, created_at, desired, status, restart, draining) = second;
+        let (ports, spec_version, created_at, desired, status, restart, (moving, draining)) =
+            second;
         Task {
             id,
             version,
@@ -451,6 +460,7 @@ fn task() -> impl Strategy<Value = Task> {
             desired,
             status,
             restart,
+            moving,
             draining,
         }
     })

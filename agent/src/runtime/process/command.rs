@@ -49,6 +49,7 @@ pub(super) fn spec(
         user: container.user.as_deref().map(user).transpose()?,
         stop_signal: container.stop_signal.clone(),
         ports: ports.iter().map(Port::from).collect(),
+        groups: Vec::new(),
     })
 }
 

@@ -85,6 +85,9 @@ pub(super) struct Spec {
     pub(super) user: Option<(u32, u32)>,
     pub(super) stop_signal: Option<String>,
     pub(super) ports: Vec<Port>,
+    /// The control groups that limit it; absent in files of versions that did not know them.
+    #[serde(default)]
+    pub(super) groups: Vec<PathBuf>,
 }
 
 /// A task port on disk.

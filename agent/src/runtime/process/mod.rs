@@ -15,6 +15,7 @@
 //! A process id alone names nothing, because the kernel uses it again: every signal goes to a
 //! process whose start time has been compared.
 
+mod cgroup;
 mod command;
 mod files;
 pub mod shim;
@@ -26,13 +27,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Once;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use rustix::process::Signal;
-use swarmlet_core::model::{Resources, RuntimeKind, Task, TaskId, TaskPort};
+use swarmlet_core::model::{RuntimeKind, Task, TaskId, TaskPort};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
@@ -76,8 +76,8 @@ impl ProcessRuntime {
         if let Some(found) = self.look(&dir, &task.id)? {
             return Ok(found);
         }
-        warn_about_limits(task);
-        let spec = command::spec(scope, task, ports, &self.program)?;
+        let mut spec = command::spec(scope, task, ports, &self.program)?;
+        spec.groups = limit(task);
         private_dir(dir.path()).map_err(|error| failed("make", dir.path(), &error))?;
         files::write(&dir.spec(), &spec).map_err(|error| failed("write", &dir.spec(), &error))?;
         self.run_shim(&dir).await?;
@@ -256,6 +256,10 @@ impl Runtime for ProcessRuntime {
         async move {
             let dir = TaskDir::of(scope, task);
             self.stop_task(&dir, Duration::ZERO).await?;
+            if let Ok(Some(spec)) = files::read::<files::Spec>(&dir.spec()) {
+                // Its shim has done this already, unless it was killed.
+                cgroup::remove(&spec.groups);
+            }
             match fs::remove_dir_all(dir.path()) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     Err(failed("remove", dir.path(), &error))
@@ -296,16 +300,14 @@ fn failed(what: &str, path: &Path, error: &io::Error) -> RuntimeError {
     RuntimeError::Refused(format!("cannot {what} {}: {error}", path.display()))
 }
 
-/// Says once that limits do nothing here. Refusing such a task would keep a specification
-/// that works on engines from ever being tried without one.
-fn warn_about_limits(task: &Task) {
-    static ONCE: Once = Once::new();
-    let limits = &task.spec.resources.limits;
-    if *limits != Resources::default() {
-        ONCE.call_once(|| {
-            tracing::warn!(
-                "the process runtime does not enforce limits of CPU, memory and processes"
-            );
-        });
+/// Makes the control groups that limit a task. Where that is impossible it runs without limits:
+/// refused, a specification that works on engines could never be tried without one.
+fn limit(task: &Task) -> Vec<PathBuf> {
+    match cgroup::make(&task.id, &task.spec.resources.limits) {
+        Ok(groups) => groups,
+        Err(error) => {
+            tracing::warn!(task = %task.id, name = task.name(), %error, "the limits of the task are not enforced");
+            Vec::new()
+        }
     }
 }

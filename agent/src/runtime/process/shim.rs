@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, setsid, waitid};
 
+use super::cgroup;
 use super::files::{self, Ended, Spec, Started, TaskDir};
 use super::stat;
 
@@ -23,11 +24,24 @@ use super::stat;
 const LOCK_TRIES: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
+/// Before the task's folder: enter its control groups and become its command.
+const ENTER: &str = "--enter";
+
+/// What a shell answers for a command that it cannot start.
+const NOT_STARTED: u8 = 127;
+
 /// Runs the shim. `args` is what follows the subcommand: the task's folder.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let Some(dir) = args.into_iter().next() else {
+    let mut args = args.into_iter();
+    let Some(dir) = args.next() else {
         return ExitCode::from(2);
     };
+    if dir == ENTER {
+        return match args.next() {
+            Some(dir) => become_command(&TaskDir::at(PathBuf::from(dir))),
+            None => ExitCode::from(2),
+        };
+    }
     match run(&TaskDir::at(PathBuf::from(dir))) {
         Ok(()) => ExitCode::SUCCESS,
         // Nobody reads the standard error of a shim; the missing files say that it failed.
@@ -47,6 +61,7 @@ fn run(dir: &TaskDir) -> io::Result<()> {
         Ok(mut child) => {
             announce(dir, &child)?;
             let status = wait(&mut child)?;
+            cgroup::remove(&spec.groups);
             Ended {
                 code: exit_code(status),
                 reason: None,
@@ -54,8 +69,7 @@ fn run(dir: &TaskDir) -> io::Result<()> {
             }
         }
         Err(error) => Ended {
-            // What a shell answers for a command that it cannot start.
-            code: 127,
+            code: NOT_STARTED.into(),
             reason: None,
             refusal: Some(format!("cannot start {}: {error}", spec.program.display())),
         },
@@ -76,9 +90,14 @@ fn lock(dir: &TaskDir) -> io::Result<fs::File> {
 }
 
 fn start(dir: &TaskDir, spec: &Spec) -> io::Result<Child> {
-    let mut command = Command::new(&spec.program);
+    let mut command = if spec.groups.is_empty() {
+        plain(spec)
+    } else {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("shim").arg(ENTER).arg(dir.path());
+        command
+    };
     command
-        .args(&spec.args)
         .env_clear()
         .envs(spec.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
@@ -87,10 +106,38 @@ fn start(dir: &TaskDir, spec: &Spec) -> io::Result<Child> {
         // A group of its own, so that all that it starts can be ended with it.
         .process_group(0);
     command.current_dir(spec.workdir.as_deref().unwrap_or(Path::new("/")));
+    command.spawn()
+}
+
+/// The command as its user.
+fn plain(spec: &Spec) -> Command {
+    let mut command = Command::new(&spec.program);
+    command.args(&spec.args);
     if let Some((user, group)) = spec.user {
         command.uid(user).gid(group);
     }
-    command.spawn()
+    command
+}
+
+/// Enters the task's control groups and becomes its command, which keeps the process id. What
+/// goes wrong is in the task's own output.
+fn become_command(dir: &TaskDir) -> ExitCode {
+    let spec = match files::read::<Spec>(&dir.spec()) {
+        Ok(Some(spec)) => spec,
+        Ok(None) => return ExitCode::from(2),
+        Err(error) => return refuse(&error.to_string()),
+    };
+    if let Err(error) = cgroup::enter(&spec.groups) {
+        return refuse(&format!("cannot limit the task: {error}"));
+    }
+    let error = plain(&spec).exec();
+    refuse(&format!("cannot start {}: {error}", spec.program.display()))
+}
+
+fn refuse(reason: &str) -> ExitCode {
+    // Without an output there is nobody to tell.
+    let _untold = writeln!(io::stderr(), "{reason}");
+    ExitCode::from(NOT_STARTED)
 }
 
 fn log(path: &Path) -> io::Result<fs::File> {
