@@ -60,6 +60,8 @@ pub struct RoutedListener {
 pub struct RoutedEndpoint {
     /// The task.
     pub task: TaskId,
+    /// Its node, where that is another one than this.
+    pub node: Option<NodeId>,
     /// Where to connect to.
     pub address: SocketAddr,
     /// Its share of connections relative to the others'.
@@ -101,6 +103,7 @@ pub(crate) fn route(table: &Table, node: &NodeId, own: &Own) -> RoutedTable {
                 .filter_map(|endpoint| {
                     Some(RoutedEndpoint {
                         task: endpoint.task.clone(),
+                        node: Some(&endpoint.node).filter(|other| *other != node).cloned(),
                         address: address(endpoint, node, own)?,
                         weight: endpoint.weight,
                         draining: endpoint.state == EndpointState::Draining,

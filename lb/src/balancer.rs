@@ -23,9 +23,10 @@ use crate::{
     clock::now_ms,
     engine::Crew,
     event::Event,
+    host::Hosts,
     port::Endpoint,
     shared::Shared,
-    status::{Ack, PortError, RemovedEndpoint, Status},
+    status::{Ack, PortError, RemovedEndpoint, Status, Summary},
     table::{self, Listener, Table, TableError},
 };
 
@@ -67,9 +68,25 @@ pub(crate) struct Ended;
 enum Command {
     SetTable(Table, oneshot::Sender<Result<Ack, ApplyError>>),
     Status(oneshot::Sender<Status>),
+    Summary(oneshot::Sender<Summary>),
     Sockets(u32, oneshot::Sender<Vec<OpenSocket>>),
     Inherit(Inherited, oneshot::Sender<()>),
     StopListening(oneshot::Sender<()>),
+    HostChanged(String),
+}
+
+/// Tells the balancer's task something, without keeping it alive.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakHandle(mpsc::WeakSender<Command>);
+
+impl WeakHandle {
+    /// A host is lost or back.
+    pub(crate) async fn host_changed(&self, id: &str) {
+        if let Some(balancer) = self.0.upgrade() {
+            // It ends only with the process.
+            let _ = balancer.send(Command::HostChanged(id.to_owned())).await;
+        }
+    }
 }
 
 impl Handle {
@@ -81,6 +98,10 @@ impl Handle {
 
     pub(crate) async fn status(&self) -> Result<Status, Ended> {
         self.ask(Command::Status).await
+    }
+
+    pub(crate) async fn summary(&self) -> Result<Summary, Ended> {
+        self.ask(Command::Summary).await
     }
 
     /// The sockets that were opened after this one, oldest first; 0 for all.
@@ -119,6 +140,8 @@ pub(crate) fn spawn(shared: Arc<Shared>, crew: Arc<Crew>, ingress: Vec<IpAddr>) 
         version: 0,
         published: BTreeMap::new(),
         inherited: Inherited::new(),
+        hosts: Hosts::default(),
+        weak: WeakHandle(sender.downgrade()),
         removed: Vec::new(),
         told_errors: Vec::new(),
         retry_at: Instant::now(),
@@ -137,6 +160,9 @@ struct Balancer {
     published: BTreeMap<u16, Published>,
     /// Waiting for the first table.
     inherited: Inherited,
+    hosts: Hosts,
+    /// For those who ask the hosts.
+    weak: WeakHandle,
     /// Endpoints in no table that had connections when they were last looked at.
     removed: Vec<Arc<Endpoint>>,
     /// What subscribers know of the ports that are not bound.
@@ -166,9 +192,13 @@ impl Balancer {
                 Some(Command::Status(reply)) => {
                     let _ = reply.send(self.status());
                 }
+                Some(Command::Summary(reply)) => {
+                    let _ = reply.send(self.summary());
+                }
                 Some(Command::Sockets(after, reply)) => {
                     let _ = reply.send(self.sockets(after));
                 }
+                Some(Command::HostChanged(id)) => self.note_host(&id),
                 Some(Command::Inherit(sockets, reply)) => {
                     self.inherited.extend(sockets);
                     let _ = reply.send(());
@@ -193,6 +223,7 @@ impl Balancer {
             error,
         })?;
         self.removed.retain(|endpoint| endpoint.active() > 0);
+        self.hosts.take_over(&table, &self.shared, &self.weak);
         self.close_unlisted(&table);
         for listener in &table.listeners {
             self.update(listener);
@@ -235,11 +266,18 @@ impl Balancer {
     fn update(&mut self, listener: &Listener) {
         let shared = &self.shared;
         let removed = &mut self.removed;
+        let hosts = &self.hosts;
         let published = self
             .published
             .entry(listener.port)
             .or_insert_with(|| Published::new(listener.port, Arc::clone(shared)));
-        published.set_service(&listener.service);
+        // Hosts are looked up anew all the same, for there may be others now.
+        if !published.is_news(listener) {
+            published
+                .port()
+                .set_hosts(|id| hosts.get(id).cloned(), listener);
+            return;
+        }
         let dropped = published.port().update(listener, |listed| {
             find_removed(removed, listener.port, listed).unwrap_or_else(|| {
                 Arc::new(Endpoint::new(
@@ -250,7 +288,18 @@ impl Balancer {
                 ))
             })
         });
+        published
+            .port()
+            .set_hosts(|id| hosts.get(id).cloned(), listener);
         removed.extend(dropped.into_iter().filter(|endpoint| endpoint.active() > 0));
+    }
+
+    fn note_host(&self, id: &str) {
+        if let Some(host) = self.hosts.get(id) {
+            for published in self.published.values() {
+                published.port().note_host(host);
+            }
+        }
     }
 
     /// Binds what is new in the table. What failed before waits for its turn,
@@ -328,8 +377,24 @@ impl Balancer {
         sockets
     }
 
-    fn status(&mut self) -> Status {
+    fn summary(&mut self) -> Summary {
+        let removed = self.removed_in_use();
+        let published = self.published.values();
+        let draining = published.flat_map(|published| published.port().draining());
+        Summary {
+            table_version: self.version,
+            port_errors: self.told_errors.clone(),
+            leaving: draining.chain(removed).collect(),
+        }
+    }
+
+    fn removed_in_use(&mut self) -> Vec<RemovedEndpoint> {
         self.removed.retain(|endpoint| endpoint.active() > 0);
+        self.removed.iter().map(|one| one.to_removed()).collect()
+    }
+
+    fn status(&mut self) -> Status {
+        let removed = self.removed_in_use();
         Status {
             table_version: self.version,
             program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -337,16 +402,7 @@ impl Balancer {
             started_at_ms: self.started_at_ms,
             shutting_down: self.shutting_down,
             listeners: self.published.values().map(Published::status).collect(),
-            removed: self
-                .removed
-                .iter()
-                .map(|endpoint| RemovedEndpoint {
-                    port: endpoint.port,
-                    id: endpoint.id.clone(),
-                    address: endpoint.address,
-                    active: endpoint.active(),
-                })
-                .collect(),
+            removed,
         }
     }
 }

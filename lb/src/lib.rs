@@ -22,6 +22,7 @@
 //! * `engine`: the data path, threads that run these machines on real sockets;
 //!   an engine can be replaced by another without touching the rest;
 //! * `probe`: asks endpoints that did not answer whether they do again;
+//! * `host`: asks the hosts of endpoints whether they are there;
 //! * [`control`]: the socket, its wire format, and the client the daemon uses;
 //! * [`run`]: how all of it starts and ends;
 //! * [`standalone`]: the same without a daemon, by a configuration file.
@@ -43,6 +44,7 @@ pub mod control;
 mod engine;
 mod event;
 mod health;
+mod host;
 mod port;
 mod probe;
 mod random;

@@ -22,9 +22,10 @@ use crate::{
     clock::now_ms,
     event::{Event, Hub},
     health::{Change, Ejection, Health, Outcome},
+    host::{Host, REASON as HOST_LOST},
     random::random,
     select::{Candidate, EndpointKey, Rotation, hash},
-    status::{ConnectTimes, EndpointCondition, EndpointStatus, Traffic},
+    status::{ConnectTimes, EndpointCondition, EndpointStatus, RemovedEndpoint, Traffic},
     table::{self, EndpointState, Listener, Policy},
 };
 
@@ -59,6 +60,11 @@ struct Tracked {
     since_ms: u64,
     /// Why it is ejected.
     reason: String,
+    /// Where it is, and whether it was left out because that was lost.
+    host: Option<Arc<Host>>,
+    host_lost: bool,
+    /// The last connect met no answer.
+    silent: bool,
 }
 
 /// An endpoint to be probed, and why.
@@ -116,6 +122,9 @@ impl Port {
                     health: Health::default(),
                     since_ms: now_ms(),
                     reason: String::new(),
+                    host: None,
+                    host_lost: false,
+                    silent: false,
                 });
             tracked.weight = listed.weight;
             if tracked.state != listed.state {
@@ -169,17 +178,15 @@ impl Port {
     ) -> Option<Lease> {
         let mut guard = self.lock();
         let choice = &mut *guard;
-        let key = match choice.policy {
-            Policy::RoundRobin => choice.rotation.choose(tried)?,
-            Policy::LeastConn => choice.rotation.choose_less_loaded(tried, random(), |key| {
-                let tracked = choice.tracked.get(&key);
-                tracked.map_or(0, |tracked| tracked.endpoint.active())
-            })?,
-            Policy::SourceHash => {
-                let source = source().map_or(0, hash_of);
-                choice.rotation.choose_by_source(tried, source)?
-            }
+        let source = (choice.policy == Policy::SourceHash)
+            .then(|| source().map_or(0, hash_of))
+            .unwrap_or_default();
+        let with_mates = choice.with_mates_of_silent(tried);
+        let elsewhere = match &with_mates {
+            Some(avoided) => choice.choose(avoided, source),
+            None => None,
         };
+        let key = elsewhere.or_else(|| choice.choose(tried, source))?;
         let endpoint = Arc::clone(&choice.tracked.get(&key)?.endpoint);
         Some(Lease::new(
             endpoint,
@@ -203,6 +210,12 @@ impl Port {
             return None;
         }
         let endpoint = &tracked.endpoint;
+        tracked.silent = outcome == Outcome::Unanswered;
+        if let Some(host) = &tracked.host
+            && outcome != Outcome::Unanswered
+        {
+            host.note_answer();
+        }
         let change = tracked.health.observe(outcome)?;
         tracked.since_ms = now_ms();
         match change {
@@ -226,6 +239,10 @@ impl Port {
                     ejection,
                 })
             }
+            Change::Restored if tracked.host_lost => {
+                HOST_LOST.clone_into(&mut tracked.reason);
+                None
+            }
             Change::Restored => {
                 choice.rotation.restore(key);
                 tracked.reason.clear();
@@ -240,6 +257,34 @@ impl Port {
                     id: endpoint.id.clone(),
                 });
                 None
+            }
+        }
+    }
+
+    /// Tells which host each endpoint is on.
+    pub(crate) fn set_hosts(&self, find: impl Fn(&str) -> Option<Arc<Host>>, listener: &Listener) {
+        let mut guard = self.lock();
+        let choice = &mut *guard;
+        let keys = choice.endpoints.iter().copied();
+        for (key, listed) in keys.zip(&listener.endpoints) {
+            if let Some(tracked) = choice.tracked.get_mut(&key) {
+                tracked.host = listed.host.as_deref().and_then(&find);
+                tracked.heed_host(&mut choice.rotation, self.number, &self.events);
+            }
+        }
+    }
+
+    /// A host is lost or back.
+    pub(crate) fn note_host(&self, host: &Arc<Host>) {
+        let mut guard = self.lock();
+        let choice = &mut *guard;
+        for tracked in choice.tracked.values_mut() {
+            if tracked
+                .host
+                .as_ref()
+                .is_some_and(|own| Arc::ptr_eq(own, host))
+            {
+                tracked.heed_host(&mut choice.rotation, self.number, &self.events);
             }
         }
     }
@@ -270,6 +315,16 @@ impl Port {
 
     pub(crate) fn traffic(&self) -> Traffic {
         self.counters.read()
+    }
+
+    /// The endpoints that the table calls draining.
+    pub(crate) fn draining(&self) -> Vec<RemovedEndpoint> {
+        let choice = self.lock();
+        let tracked = choice.tracked.values();
+        tracked
+            .filter(|tracked| tracked.state == EndpointState::Draining)
+            .map(|tracked| tracked.endpoint.to_removed())
+            .collect()
     }
 
     pub(crate) fn connect_times(&self) -> ConnectTimes {
@@ -303,6 +358,48 @@ fn hash_of(source: IpAddr) -> u64 {
 }
 
 impl Choice {
+    fn choose(&mut self, tried: &[EndpointKey], source: u64) -> Option<EndpointKey> {
+        match self.policy {
+            Policy::RoundRobin => self.rotation.choose(tried),
+            Policy::LeastConn => {
+                let tracked = &self.tracked;
+                self.rotation.choose_less_loaded(tried, random(), |key| {
+                    tracked.get(&key).map_or(0, |one| one.endpoint.active())
+                })
+            }
+            Policy::SourceHash => self.rotation.choose_by_source(tried, source),
+        }
+    }
+
+    /// What was tried, and all that shares a host with one of it that did not
+    /// answer; `None` if that is no more. Silence may be the host's, and a client
+    /// has only so many tries: the next one goes elsewhere.
+    fn with_mates_of_silent(&self, tried: &[EndpointKey]) -> Option<Vec<EndpointKey>> {
+        let silent: Vec<&Arc<Host>> = tried
+            .iter()
+            .filter_map(|key| self.tracked.get(key))
+            .filter(|tracked| tracked.silent)
+            .filter_map(|tracked| tracked.host.as_ref())
+            .collect();
+        if silent.is_empty() {
+            return None;
+        }
+        let is_mate = |tracked: &&Tracked| {
+            let host = tracked.host.as_ref();
+            host.is_some_and(|own| silent.iter().any(|other| Arc::ptr_eq(own, other)))
+        };
+        let mates = self.tracked.values().filter(is_mate);
+        let mut avoided: Vec<_> = mates.map(|tracked| tracked.endpoint.key).collect();
+        avoided.extend(
+            tried
+                .iter()
+                .filter(|key| !avoided.contains(key))
+                .copied()
+                .collect::<Vec<_>>(),
+        );
+        Some(avoided)
+    }
+
     fn candidates(&self) -> Vec<Candidate> {
         self.endpoints
             .iter()
@@ -318,10 +415,42 @@ impl Choice {
 }
 
 impl Tracked {
+    /// Leaves it out, or takes it back, as its host is lost or there.
+    fn heed_host(&mut self, rotation: &mut Rotation, port: u16, events: &Hub) {
+        let ready = self.state == EndpointState::Ready;
+        let lost = ready && self.host.as_ref().is_some_and(|host| host.is_lost());
+        if lost == self.host_lost {
+            return;
+        }
+        self.host_lost = lost;
+        if self.health.is_ejected() || !ready {
+            // What it met itself counts on.
+            return;
+        }
+        self.since_ms = now_ms();
+        let key = self.endpoint.key;
+        let id = self.endpoint.id.clone();
+        if lost {
+            rotation.eject(key);
+            HOST_LOST.clone_into(&mut self.reason);
+            events.publish(Event::Ejected {
+                port,
+                id,
+                reason: HOST_LOST.to_owned(),
+            });
+        } else {
+            rotation.restore(key);
+            self.reason.clear();
+            events.publish(Event::Restored { port, id });
+        }
+    }
+
     fn status(&self) -> EndpointStatus {
         let condition = match self.state {
             EndpointState::Draining => EndpointCondition::Draining,
-            EndpointState::Ready if self.health.is_ejected() => EndpointCondition::Ejected,
+            EndpointState::Ready if self.health.is_ejected() || self.host_lost => {
+                EndpointCondition::Ejected
+            }
             EndpointState::Ready => EndpointCondition::Ready,
         };
         EndpointStatus {

@@ -55,7 +55,8 @@ async fn probe(port: &Port, shared: &Shared, target: &ProbeTarget) {
     }
 }
 
-async fn connect(address: SocketAddr, timeout: Duration) -> Result<(), ConnectError> {
+/// Connects and ends the connection at once.
+pub(crate) async fn connect(address: SocketAddr, timeout: Duration) -> Result<(), ConnectError> {
     let stream = tokio::time::timeout(timeout, TcpStream::connect(address))
         .await
         .map_err(|_| ConnectError::TimedOut(timeout))?

@@ -64,6 +64,8 @@ pub struct Timeouts {
     pub probe_min: Duration,
     /// Longest wait between two probes of an ejected endpoint.
     pub probe_max: Duration,
+    /// Wait between two questions to a host.
+    pub host_round: Duration,
     /// Wait between two tries to bind a port.
     pub bind_retry: Duration,
 }
@@ -110,6 +112,7 @@ impl Default for Timeouts {
             idle: Duration::from_secs(60 * 60),
             probe_min: Duration::from_millis(200),
             probe_max: Duration::from_secs(2),
+            host_round: Duration::from_millis(500),
             bind_retry: Duration::from_secs(1),
         }
     }

@@ -43,6 +43,18 @@ pub struct Status {
     pub removed: Vec<RemovedEndpoint>,
 }
 
+/// What has to be known after each change, of however many ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Version of the table in force, 0 before the first.
+    pub table_version: u64,
+    /// Ports that are not, or not wholly, bound.
+    pub port_errors: Vec<PortError>,
+    /// Endpoints that the table calls draining, and those that are in no table any
+    /// more but still have connections.
+    pub leaving: Vec<RemovedEndpoint>,
+}
+
 /// One published port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerStatus {
@@ -158,7 +170,7 @@ pub struct Traffic {
     pub bytes_to_client: u64,
 }
 
-/// An endpoint that is in no table any more but still has connections.
+/// An endpoint that gets no connections any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemovedEndpoint {
     /// The port through which its connections came.

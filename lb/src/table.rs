@@ -16,6 +16,20 @@ pub struct Table {
     pub version: u64,
     /// One entry for each published port.
     pub listeners: Vec<Listener>,
+    /// Hosts that several endpoints may share. Each is asked whether it is there,
+    /// and takes its endpoints with it when it is not.
+    #[serde(default)]
+    pub hosts: Vec<Host>,
+}
+
+/// A host that endpoints are on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// What endpoints name it by.
+    pub id: String,
+    /// Where it is asked whether it is there: by a connect, about twice a second.
+    /// A refusal is an answer, too.
+    pub probe: SocketAddr,
 }
 
 /// A published port.
@@ -60,6 +74,9 @@ pub struct Endpoint {
     pub weight: u32,
     /// Whether new connections may go there.
     pub state: EndpointState,
+    /// Which of the table's hosts it is on, where that is to be watched.
+    #[serde(default)]
+    pub host: Option<String>,
 }
 
 /// Whether new connections may go to an endpoint.
@@ -111,6 +128,22 @@ pub enum TableError {
         /// Its address.
         address: SocketAddr,
     },
+    /// Nothing is known of the host that an endpoint names.
+    #[error("port {port}: endpoint {id} is on host {host}, which the table does not list")]
+    UnknownHost {
+        /// The listener's port.
+        port: u16,
+        /// The endpoint.
+        id: String,
+        /// Its host.
+        host: String,
+    },
+    /// Two hosts have the same id.
+    #[error("host {id} is listed twice")]
+    DuplicateHost {
+        /// The host.
+        id: String,
+    },
     /// Two endpoints of one listener have the same id.
     #[error("port {port}: endpoint {id} is listed twice")]
     DuplicateEndpoint {
@@ -128,6 +161,13 @@ impl Table {
     ///
     /// The first flaw found; see [`TableError`].
     pub fn validate(&self) -> Result<(), TableError> {
+        let mut hosts = HashSet::new();
+        for host in &self.hosts {
+            if !hosts.insert(host.id.as_str()) {
+                let id = host.id.clone();
+                return Err(TableError::DuplicateHost { id });
+            }
+        }
         let mut ports = std::collections::HashMap::new();
         for listener in &self.listeners {
             if listener.port == 0 {
@@ -142,14 +182,14 @@ impl Table {
                     second: listener.service.clone(),
                 });
             }
-            listener.validate()?;
+            listener.validate(&hosts)?;
         }
         Ok(())
     }
 }
 
 impl Listener {
-    fn validate(&self) -> Result<(), TableError> {
+    fn validate(&self, hosts: &HashSet<&str>) -> Result<(), TableError> {
         let port = self.port;
         let mut ids = HashSet::new();
         for endpoint in &self.endpoints {
@@ -163,6 +203,12 @@ impl Listener {
                     id,
                     address: endpoint.address,
                 });
+            }
+            if let Some(host) = &endpoint.host
+                && !hosts.contains(host.as_str())
+            {
+                let host = host.clone();
+                return Err(TableError::UnknownHost { port, id, host });
             }
             if !ids.insert(&endpoint.id) {
                 return Err(TableError::DuplicateEndpoint { port, id });
@@ -186,6 +232,21 @@ mod tests {
             address: address.parse().unwrap(),
             weight,
             state: EndpointState::Ready,
+            host: None,
+        }
+    }
+
+    fn host(id: &str) -> Host {
+        Host {
+            id: id.to_owned(),
+            probe: "10.0.0.1:2378".parse().unwrap(),
+        }
+    }
+
+    fn on(host: &str, id: &str) -> Endpoint {
+        Endpoint {
+            host: Some(host.to_owned()),
+            ..endpoint(id, "[::1]:20000", 3)
         }
     }
 
@@ -203,6 +264,7 @@ mod tests {
         let table = Table {
             version: 1,
             listeners,
+            hosts: vec![host("h")],
         };
         let found = table.validate().map_err(|error| error.to_string());
         assert_eq!(
@@ -239,13 +301,25 @@ mod tests {
             vec![listener(80, "ng", vec![good(), good()])],
             Err("port 80: endpoint a is listed twice"),
         );
+        check(vec![listener(80, "ng", vec![on("h", "a")])], Ok(()));
+        check(
+            vec![listener(80, "ng", vec![on("x", "a")])],
+            Err("port 80: endpoint a is on host x, which the table does not list"),
+        );
+        let twice = Table {
+            hosts: vec![host("h"), host("h")],
+            ..Table::default()
+        };
+        let error = twice.validate().unwrap_err();
+        assert_eq!(error.to_string(), "host h is listed twice");
     }
 
     #[test]
     fn a_table_survives_its_wire_format() {
         let table = Table {
             version: u64::MAX,
-            listeners: vec![listener(80, "ng", vec![endpoint("a", "[::1]:20000", 3)])],
+            listeners: vec![listener(80, "ng", vec![on("h", "a")])],
+            hosts: vec![host("h")],
         };
         let json = serde_json::to_string(&table).unwrap();
         assert_eq!(serde_json::from_str::<Table>(&json).unwrap(), table);

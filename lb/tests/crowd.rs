@@ -123,6 +123,7 @@ async fn ten_thousand_at_once_are_served_or_wait() {
     let table = Table {
         version: 1,
         listeners: vec![listener(port, endpoints.collect())],
+        hosts: Vec::new(),
     };
     assert_eq!(client.set_table(&table).await.unwrap().port_errors, []);
 

@@ -84,7 +84,6 @@ pub(crate) struct Restarted {
 
 enum Request {
     Apply(RoutedTable, oneshot::Sender<Result<(), SinkError>>),
-    Status(oneshot::Sender<Option<Status>>),
     Generations(oneshot::Sender<Vec<Status>>),
     Restart(
         Option<Duration>,
@@ -95,13 +94,16 @@ enum Request {
 
 impl Balancer {
     /// Starts to look for a balancer, and starts one where there is none.
-    pub(crate) fn start(layout: Layout, ingress: Vec<IpAddr>) -> Self {
+    ///
+    /// `http_port` is where other nodes are asked whether they are there.
+    pub(crate) fn start(layout: Layout, ingress: Vec<IpAddr>, http_port: u16) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
         let (reports_out, reports) = watch::channel(SinkReport::default());
         let (condition_out, condition) = watch::channel(Condition::Down);
         let owner = Owner {
             layout,
             ingress,
+            http_port,
             table: None,
             held: Held::default(),
             retired: Generations::new(),
@@ -119,13 +121,6 @@ impl Balancer {
     /// Whether it forwards, and what changes in that.
     pub(crate) fn condition(&self) -> watch::Receiver<Condition> {
         self.condition.clone()
-    }
-
-    /// Its counters; `None` while nobody answers.
-    pub(crate) async fn status(&self) -> Option<Status> {
-        let (answer, status) = oneshot::channel();
-        self.requests.send(Request::Status(answer)).await.ok()?;
-        status.await.ok()?
     }
 
     /// What each process that runs says of itself: the one that listens first, then those that
@@ -186,6 +181,7 @@ impl TableSink for Balancer {
 struct Owner {
     layout: Layout,
     ingress: Vec<IpAddr>,
+    http_port: u16,
     table: Option<Arc<swarmlet_lb::table::Table>>,
     held: Held,
     retired: Generations,
@@ -285,16 +281,13 @@ impl Owner {
     async fn answer(&mut self, request: Request, link: &mut Link) -> Result<(), ClientError> {
         // An asker that does not wait for its answer any more needs none.
         match request {
-            Request::Status(answer) => {
-                let _ = answer.send(Some(link.status().await?));
-            }
             Request::Generations(answer) => {
                 let mut all = vec![link.status().await?];
-                all.extend(self.retired.statuses());
+                all.extend(self.retired.statuses().await);
                 let _ = answer.send(all);
             }
             Request::Apply(table, answer) => {
-                let table = Arc::new(translate::table(&table));
+                let table = Arc::new(translate::table(&table, self.http_port));
                 let applied = self.apply(link, table).await;
                 let result = self.refresh(link).await;
                 let _ = answer.send(applied.map_err(|error| SinkError(error.to_string())));
@@ -386,10 +379,10 @@ impl Owner {
 
     /// Publishes what the balancer says of itself now.
     async fn refresh(&mut self, link: &mut Link) -> Result<(), ClientError> {
-        let status = link.status().await?;
-        let errors = translate::port_errors(&status);
-        let mut all = vec![status];
-        all.extend(self.retired.statuses());
+        let summary = link.summary().await?;
+        let errors = summary.port_errors.clone();
+        let mut all = vec![summary];
+        all.extend(self.retired.summaries());
         self.reports.send_if_modified(|report| {
             let new = translate::report(&all);
             let changed = *report != new;
@@ -475,9 +468,6 @@ async fn refuse_all(queue: &mut mpsc::Receiver<Request>) -> Option<oneshot::Send
         match queue.recv().await? {
             Request::Apply(_, answer) => {
                 let _ = answer.send(Err(down()));
-            }
-            Request::Status(answer) => {
-                let _ = answer.send(None);
             }
             Request::Generations(answer) => {
                 let _ = answer.send(Vec::new());

@@ -1,6 +1,8 @@
 //! The node in Prometheus's text format. Everything is read when it is asked for; nothing is
 //! counted here.
 
+mod lb;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -9,7 +11,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use swarmlet_lb::status::{EndpointCondition, Status};
 use swarmlet_manager::Manager;
 
 use super::balancer::Condition;
@@ -46,9 +47,7 @@ pub(super) async fn page(phase: &Phase) -> Result<String, fmt::Error> {
         if let Some(manager) = &active.manager {
             metrics.cluster(manager);
         }
-        if let Some(status) = active.balancer.status().await {
-            metrics.balancer(&status);
-        }
+        metrics.balancers(&active.balancer.generations().await);
     }
     let mut page = String::new();
     encode(&mut page, &metrics.0)?;
@@ -131,85 +130,6 @@ impl Metrics {
             )
         });
         self.gauges("tasks", "Tasks by service and state", tasks);
-    }
-
-    /// What this node's balancer has forwarded.
-    fn balancer(&mut self, status: &Status) {
-        let ports = |value: fn(&swarmlet_lb::status::ListenerStatus) -> u64| -> Vec<(Labels, u64)> {
-            status
-                .listeners
-                .iter()
-                .map(|listener| {
-                    let labels = vec![
-                        ("port".to_owned(), listener.port.to_string()),
-                        ("service".to_owned(), listener.service.clone()),
-                    ];
-                    (labels, value(listener))
-                })
-                .collect()
-        };
-        let of = |condition: EndpointCondition| {
-            move |listener: &swarmlet_lb::status::ListenerStatus| {
-                listener
-                    .endpoints
-                    .iter()
-                    .filter(|e| e.condition == condition)
-                    .count() as u64
-            }
-        };
-        self.gauge(
-            "lb_table_version",
-            "Version of the table in force",
-            signed(status.table_version),
-        );
-        self.gauges(
-            "lb_port_served",
-            "Whether the port is bound",
-            ports(|l| u64::from(l.error.is_none())),
-        );
-        self.gauges(
-            "lb_connections_active",
-            "Connections now",
-            ports(|l| l.traffic.active),
-        );
-        self.counters("lb_accepted", "Connections accepted", ports(|l| l.accepted));
-        self.counters(
-            "lb_unserved",
-            "Connections reset for want of an endpoint",
-            ports(|l| l.unserved),
-        );
-        self.counters(
-            "lb_connect_failures",
-            "Connects that failed",
-            ports(|l| l.traffic.connect_failures),
-        );
-        self.counters(
-            "lb_bytes_to_endpoint",
-            "Bytes from clients",
-            ports(|l| l.traffic.bytes_to_endpoint),
-        );
-        self.counters(
-            "lb_bytes_to_client",
-            "Bytes to clients",
-            ports(|l| l.traffic.bytes_to_client),
-        );
-        let mut endpoints = Vec::new();
-        for (name, condition) in [
-            ("ready", EndpointCondition::Ready),
-            ("draining", EndpointCondition::Draining),
-            ("ejected", EndpointCondition::Ejected),
-        ] {
-            let count = of(condition);
-            for listener in &status.listeners {
-                let labels = vec![
-                    ("port".to_owned(), listener.port.to_string()),
-                    ("service".to_owned(), listener.service.clone()),
-                    ("condition".to_owned(), name.to_owned()),
-                ];
-                endpoints.push((labels, count(listener)));
-            }
-        }
-        self.gauges("lb_endpoints", "Endpoints by condition", endpoints);
     }
 }
 

@@ -237,8 +237,11 @@ impl Node {
             balancer,
             stop,
         } = parts;
-        let balancer = balancer
-            .unwrap_or_else(|| Balancer::start(layout.clone(), record.settings.ingress.clone()));
+        let start = || {
+            let stored = &record.settings;
+            Balancer::start(layout.clone(), stored.ingress.clone(), stored.http.port())
+        };
+        let balancer = balancer.unwrap_or_else(start);
         let mut managers = record.managers.clone();
         if manager.is_some() {
             managers.insert(0, record.advertise);

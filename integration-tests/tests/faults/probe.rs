@@ -79,13 +79,22 @@ impl Watch {
 
 /// A load on all hosts' port, gentle enough to leave the machine its time.
 pub(crate) fn load(cluster: &Cluster, port: u16, clients: usize) -> Result<RunningLoad> {
+    load_at(cluster, cluster.targets(port), clients)
+}
+
+/// The same on some of the hosts.
+pub(crate) fn load_at(
+    cluster: &Cluster,
+    targets: Vec<SocketAddr>,
+    clients: usize,
+) -> Result<RunningLoad> {
     let load = Load {
-        targets: cluster.targets(port),
         concurrency: clients,
         requests: None,
         pause: Duration::from_millis(5),
-        ..Load::new(at(&cluster.hosts[0], port), 0)
+        ..Load::new(targets[0], 0)
     };
+    let load = Load { targets, ..load };
     let running = load.start(cluster.hosts.client())?;
     let end = Instant::now() + Duration::from_secs(20);
     while running.begun() < 50 {

@@ -14,6 +14,7 @@ use crate::{
     port::Port,
     shared::Shared,
     status::{ListenerStatus, PortError},
+    table::Listener,
 };
 
 /// What became of one ingress address.
@@ -29,7 +30,8 @@ enum Binding {
 #[derive(Debug)]
 pub(super) struct Published {
     number: u16,
-    service: String,
+    /// What the table in force says of it.
+    listener: Option<Listener>,
     port: Arc<Port>,
     shared: Arc<Shared>,
     bindings: BTreeMap<IpAddr, Binding>,
@@ -39,17 +41,21 @@ impl Published {
     pub(super) fn new(number: u16, shared: Arc<Shared>) -> Self {
         Self {
             number,
-            service: String::new(),
+            listener: None,
             port: Arc::new(Port::new(number, shared.events.clone())),
             shared,
             bindings: BTreeMap::new(),
         }
     }
 
-    pub(super) fn set_service(&mut self, service: &str) {
-        if self.service != service {
-            service.clone_into(&mut self.service);
+    /// Remembers what the table says, and tells whether that is news: of a
+    /// thousand ports a new table changes one, mostly.
+    pub(super) fn is_news(&mut self, listener: &Listener) -> bool {
+        if self.listener.as_ref() == Some(listener) {
+            return false;
         }
+        self.listener = Some(listener.clone());
+        true
     }
 
     pub(super) fn port(&self) -> &Port {
@@ -101,7 +107,11 @@ impl Published {
         });
         ListenerStatus {
             port: self.number,
-            service: self.service.clone(),
+            service: self
+                .listener
+                .as_ref()
+                .map(|listener| listener.service.clone())
+                .unwrap_or_default(),
             bound: bound.collect(),
             error: self.error().map(|error| error.reason),
             accepted: self.port.accepted(),

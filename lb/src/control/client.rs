@@ -17,7 +17,7 @@ use super::wire::{
 };
 use crate::{
     event::Event,
-    status::{Ack, Status},
+    status::{Ack, Status, Summary},
     table::Table,
 };
 
@@ -141,6 +141,19 @@ impl Client {
     pub async fn status(&mut self) -> Result<Status, ClientError> {
         match self.call(Request::Status).await? {
             Reply::Status(status) => Ok(*status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What has to be known after each change; much less than the status where
+    /// many ports are published.
+    ///
+    /// # Errors
+    ///
+    /// Only if the connection fails.
+    pub async fn summary(&mut self) -> Result<Summary, ClientError> {
+        match self.call(Request::Summary).await? {
+            Reply::Summary(summary) => Ok(summary),
             other => Err(unexpected(&other)),
         }
     }

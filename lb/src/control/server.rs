@@ -288,6 +288,7 @@ impl Conversation<'_> {
                 Err(error) => Reply::Refused(error.into()),
             },
             Request::Status => Reply::Status(Box::new(service.balancer.status().await?)),
+            Request::Summary => Reply::Summary(service.balancer.summary().await?),
             Request::Subscribe => {
                 self.subscription = Some(service.events.subscribe());
                 Reply::Subscribed

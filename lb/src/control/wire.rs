@@ -12,7 +12,7 @@ use super::descriptors::DescriptorStream;
 pub(super) use super::descriptors::MAX_PER_FRAME;
 use crate::{
     event::Event,
-    status::{Ack, Status},
+    status::{Ack, Status, Summary},
     table::Table,
 };
 
@@ -43,6 +43,7 @@ pub(super) struct Call {
 pub(super) enum Request {
     SetTable(Table),
     Status,
+    Summary,
     Subscribe,
     /// Duplicates of the listening sockets that were opened after this one;
     /// 0 for all.
@@ -95,6 +96,7 @@ pub(super) enum ServerFrame {
 pub(super) enum Reply {
     Applied(Ack),
     Status(Box<Status>),
+    Summary(Summary),
     Subscribed,
     /// The oldest of those asked for, at most [`MAX_PER_FRAME`] of them.
     Sockets(Vec<SocketLabel>),

@@ -31,6 +31,7 @@ fn listening(shared: &Shared, endpoint: SocketAddr) -> (Arc<Listening>, SocketAd
             address: endpoint,
             weight: 1,
             state: EndpointState::Ready,
+            host: None,
         }],
     };
     port.update(&listener, |listed| {

@@ -14,7 +14,7 @@ use crate::{
     connection::Moved,
     event::{Event, Hub},
     select::EndpointKey,
-    status::Traffic,
+    status::{RemovedEndpoint, Traffic},
 };
 
 /// Counters of a port or an endpoint, as they are counted.
@@ -80,6 +80,16 @@ impl Endpoint {
 
     pub(crate) fn active(&self) -> u64 {
         self.counters.active.load(Ordering::SeqCst)
+    }
+
+    /// What is told of it once it gets no more connections.
+    pub(crate) fn to_removed(&self) -> RemovedEndpoint {
+        RemovedEndpoint {
+            port: self.port,
+            id: self.id.clone(),
+            address: self.address,
+            active: self.active(),
+        }
     }
 
     /// It gets no more connections; tells when those it has are gone, now if

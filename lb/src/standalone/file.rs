@@ -105,6 +105,7 @@ impl File {
         let table = Table {
             version: 0,
             listeners: listeners.clone(),
+            hosts: Vec::new(),
         };
         table
             .validate()
@@ -152,6 +153,7 @@ impl File {
         Table {
             version,
             listeners: self.listeners.clone(),
+            hosts: Vec::new(),
         }
     }
 }
@@ -177,6 +179,7 @@ fn endpoint(raw: &Spanned<RawEndpoint>) -> Endpoint {
         } else {
             EndpointState::Ready
         },
+        host: None,
     }
 }
 
@@ -185,6 +188,8 @@ fn endpoint(raw: &Spanned<RawEndpoint>) -> Endpoint {
 fn place_of(error: &TableError, listeners: &[Spanned<RawListener>]) -> usize {
     let (port, id) = match error {
         TableError::PortZero { .. } => (0, None),
+        // The file has no hosts.
+        TableError::DuplicateHost { .. } | TableError::UnknownHost { .. } => (0, None),
         TableError::DuplicatePort { port, .. } => (*port, None),
         TableError::WeightZero { port, id }
         | TableError::AddressWithoutPort { port, id, .. }

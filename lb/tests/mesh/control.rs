@@ -77,6 +77,7 @@ async fn an_old_or_invalid_table_is_refused_and_changes_nothing() {
     let table = |version, listeners: &[_]| Table {
         version,
         listeners: listeners.to_vec(),
+        hosts: Vec::new(),
     };
     mesh.client
         .set_table(&table(7, std::slice::from_ref(&good)))

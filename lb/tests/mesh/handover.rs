@@ -26,6 +26,7 @@ fn table(listeners: &[Listener]) -> Table {
     Table {
         version: 1,
         listeners: listeners.to_vec(),
+        hosts: Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@ mod control;
 mod failures;
 mod handover;
 mod hostile;
+mod hosts;
 mod lifecycle;
 mod policies;
 mod ports;

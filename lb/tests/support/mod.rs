@@ -68,6 +68,8 @@ pub(crate) struct Mesh {
     pub(crate) client: Client,
     pub(crate) config: Config,
     pub(crate) task: JoinHandle<Result<(), swarmlet_lb::Error>>,
+    /// Those of the next table.
+    pub(crate) hosts: Vec<swarmlet_lb::table::Host>,
     version: u64,
     _directory: tempfile::TempDir,
 }
@@ -91,6 +93,7 @@ impl Mesh {
             client: Client::connect(&config.control).await.unwrap(),
             config,
             task,
+            hosts: Vec::new(),
             version: 0,
             _directory: directory,
         }
@@ -102,6 +105,7 @@ impl Mesh {
         let table = Table {
             version: self.version,
             listeners: listeners.to_vec(),
+            hosts: self.hosts.clone(),
         };
         let ack = self.client.set_table(&table).await.unwrap();
         assert_eq!(ack.version, self.version);
@@ -162,6 +166,7 @@ pub(crate) fn ready(id: &str, address: SocketAddr) -> Endpoint {
         address,
         weight: 1,
         state: EndpointState::Ready,
+        host: None,
     }
 }
 
@@ -286,7 +291,7 @@ impl Refusing {
 /// kernel drops what else comes.
 pub(crate) struct Silent {
     pub(crate) address: SocketAddr,
-    _listener: Socket,
+    listener: Socket,
     _fill: Vec<Socket>,
 }
 
@@ -306,8 +311,17 @@ impl Silent {
         Self {
             address: address.as_socket().unwrap(),
             _fill: fill.collect(),
-            _listener: listener,
+            listener,
         }
+    }
+}
+
+impl Silent {
+    /// From now on it accepts whoever comes.
+    pub(crate) fn recover(self) -> TcpListener {
+        self.listener.listen(128).unwrap();
+        self.listener.set_nonblocking(true).unwrap();
+        TcpListener::from_std(self.listener.into()).unwrap()
     }
 }
 

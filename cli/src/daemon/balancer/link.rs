@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use swarmlet_lb::Event;
 use swarmlet_lb::control::{Client, ClientError, Events};
-use swarmlet_lb::status::Status;
+use swarmlet_lb::status::{Status, Summary};
 use swarmlet_lb::table::Table;
 
 use super::process;
@@ -118,6 +118,10 @@ impl Link {
 
     pub(super) async fn status(&mut self) -> Result<Status, ClientError> {
         self.client.status().await
+    }
+
+    pub(super) async fn summary(&mut self) -> Result<Summary, ClientError> {
+        self.client.summary().await
     }
 
     /// Has it make room for a successor at the control socket.

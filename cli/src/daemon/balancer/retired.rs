@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use swarmlet_lb::control::ClientError;
-use swarmlet_lb::status::Status;
+use swarmlet_lb::status::{Status, Summary};
 use swarmlet_lb::table::Table;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::link::Link;
 
-/// Time to take a table. One that needs longer does not count: an acknowledgement must not
+/// Time to take a table or to answer. One that needs longer does not count: an acknowledgement must not
 /// wait for it for ever, and its connections go on by the table before.
 const TABLE_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -28,12 +28,14 @@ const QUEUE: usize = 4;
 
 enum Order {
     Table(Arc<Table>, oneshot::Sender<()>),
+    Status(oneshot::Sender<Status>),
     Stop(Duration, oneshot::Sender<()>),
 }
 
 struct Retired {
+    pid: u32,
     orders: mpsc::Sender<Order>,
-    status: watch::Receiver<Status>,
+    summary: watch::Receiver<Summary>,
 }
 
 /// All of them, oldest first.
@@ -60,11 +62,7 @@ impl Generations {
     pub(super) async fn add(&mut self, link: Link) {
         self.forget_ended();
         let pid = link.pid();
-        if self
-            .list
-            .iter()
-            .any(|known| known.status.borrow().pid == pid)
-        {
+        if self.list.iter().any(|known| known.pid == pid) {
             return;
         }
         if self.list.len() >= MOST {
@@ -73,9 +71,13 @@ impl Generations {
             stop(&oldest, Duration::ZERO).await;
         }
         let (orders, queue) = mpsc::channel(QUEUE);
-        let (status_out, status) = watch::channel(link.first().clone());
-        self.list.push(Retired { orders, status });
-        tokio::spawn(attend(link, queue, status_out, self.changed.clone()));
+        let (summary_out, summary) = watch::channel(Summary::default());
+        self.list.push(Retired {
+            pid,
+            orders,
+            summary,
+        });
+        tokio::spawn(attend(link, queue, summary_out, self.changed.clone()));
     }
 
     /// Hands a table to all of them.
@@ -91,20 +93,35 @@ impl Generations {
                 }
             };
             if tokio::time::timeout(TABLE_DEADLINE, taken).await.is_err() {
-                let pid = retired.status.borrow().pid;
-                tracing::warn!(pid, "a replaced balancer does not take a table in time");
+                tracing::warn!(
+                    pid = retired.pid,
+                    "a replaced balancer does not take a table in time"
+                );
             }
         });
         join_all(answers).await;
     }
 
-    /// What each of those that still run said last, newest first.
-    pub(super) fn statuses(&mut self) -> Vec<Status> {
+    /// What each of those that still run said last.
+    pub(super) fn summaries(&mut self) -> Vec<Summary> {
         self.forget_ended();
-        let newest_first = self.list.iter().rev();
-        newest_first
-            .map(|retired| retired.status.borrow().clone())
+        let all = self.list.iter();
+        all.map(|retired| retired.summary.borrow().clone())
             .collect()
+    }
+
+    /// Asks those that still run, newest first.
+    pub(super) async fn statuses(&mut self) -> Vec<Status> {
+        self.forget_ended();
+        let answers = self.list.iter().rev().map(|retired| async {
+            let (answer, status) = oneshot::channel();
+            retired.orders.send(Order::Status(answer)).await.ok()?;
+            tokio::time::timeout(TABLE_DEADLINE, status)
+                .await
+                .ok()?
+                .ok()
+        });
+        join_all(answers).await.into_iter().flatten().collect()
     }
 
     /// Ends all of them.
@@ -135,11 +152,11 @@ const LOOK: Duration = Duration::from_secs(1);
 async fn attend(
     mut link: Link,
     mut queue: mpsc::Receiver<Order>,
-    status: watch::Sender<Status>,
+    summary: watch::Sender<Summary>,
     changed: Arc<Notify>,
 ) {
     let pid = link.pid();
-    match serve(&mut link, &mut queue, &status, &changed).await {
+    match serve(&mut link, &mut queue, &summary, &changed).await {
         Ok(Asked::Stop(grace, answer)) => {
             link.stop(grace).await;
             // The asker may have gone.
@@ -168,9 +185,11 @@ enum Asked {
 async fn serve(
     link: &mut Link,
     queue: &mut mpsc::Receiver<Order>,
-    status: &watch::Sender<Status>,
+    summary: &watch::Sender<Summary>,
     changed: &Notify,
 ) -> Result<Asked, ClientError> {
+    summary.send_replace(link.summary().await?);
+    changed.notify_one();
     loop {
         let mut answer = None;
         tokio::select! {
@@ -181,13 +200,17 @@ async fn serve(
             order = queue.recv() => match order {
                 None => return Ok(Asked::Nothing),
                 Some(Order::Stop(grace, answer)) => return Ok(Asked::Stop(grace, answer)),
+                Some(Order::Status(status)) => {
+                    // An asker that does not wait any more needs none.
+                    let _ = status.send(link.status().await?);
+                }
                 Some(Order::Table(table, taken)) => {
                     link.set_table(&table).await?;
                     answer = Some(taken);
                 }
             },
         }
-        status.send_replace(link.status().await?);
+        summary.send_replace(link.summary().await?);
         changed.notify_one();
         if let Some(taken) = answer {
             // Nobody waits any more where it took too long.

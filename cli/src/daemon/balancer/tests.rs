@@ -1,11 +1,8 @@
 use std::collections::BTreeMap;
 
 use swarmlet_agent::{RoutedEndpoint, RoutedListener};
-use swarmlet_core::model::{LbPolicy, Protocol, TaskId};
-use swarmlet_lb::status::{
-    ConnectTimes, EndpointCondition, EndpointStatus, ListenerStatus, RemovedEndpoint, Status,
-    Traffic,
-};
+use swarmlet_core::model::{LbPolicy, NodeId, Protocol, TaskId};
+use swarmlet_lb::status::{PortError, RemovedEndpoint, Summary};
 use swarmlet_lb::table::EndpointState;
 
 use super::*;
@@ -18,6 +15,7 @@ fn task(number: u128) -> TaskId {
 fn tables_are_translated() {
     let endpoint = |number, draining| RoutedEndpoint {
         task: task(number),
+        node: (number == 2).then(|| NodeId::from_random(7)),
         address: "10.0.0.1:20000".parse().unwrap(),
         weight: 1,
         draining,
@@ -29,10 +27,11 @@ fn tables_are_translated() {
         policy: LbPolicy::RoundRobin,
         endpoints: vec![endpoint(1, false), endpoint(2, true)],
     };
-    let table = translate::table(&RoutedTable {
+    let routed = RoutedTable {
         version: 7,
         listeners: vec![listener(80, Protocol::Tcp), listener(53, Protocol::Udp)],
-    });
+    };
+    let table = translate::table(&routed, 2378);
     assert_eq!((table.version, table.listeners.len()), (7, 1));
     let states: Vec<_> = table.listeners[0]
         .endpoints
@@ -40,53 +39,33 @@ fn tables_are_translated() {
         .map(|e| e.state)
         .collect();
     assert_eq!(states, [EndpointState::Ready, EndpointState::Draining]);
+    let hosts: Vec<_> = table
+        .hosts
+        .iter()
+        .map(|host| host.probe.to_string())
+        .collect();
+    assert_eq!(hosts, ["10.0.0.1:2378"]);
+    assert_eq!(table.listeners[0].endpoints[0].host, None);
     table.validate().unwrap();
 }
 
 #[test]
 fn reports_sum_up_what_drains() {
-    let endpoint = |number, condition, active| EndpointStatus {
+    let leaving = |port, number, active| RemovedEndpoint {
+        port,
         id: task(number).to_string(),
         address: "10.0.0.1:20000".parse().unwrap(),
-        weight: 1,
-        condition,
-        since_ms: 0,
-        reason: String::new(),
-        traffic: Traffic {
-            active,
-            ..Traffic::default()
-        },
-        connect_times: ConnectTimes::default(),
+        active,
     };
-    let listener = |port, error: Option<&str>| ListenerStatus {
-        port,
-        service: "ng".to_owned(),
-        bound: Vec::new(),
-        error: error.map(str::to_owned),
-        accepted: 0,
-        unserved: 0,
-        traffic: Traffic::default(),
-        connect_times: ConnectTimes::default(),
-        endpoints: vec![
-            endpoint(1, EndpointCondition::Ready, 5),
-            endpoint(2, EndpointCondition::Draining, 2),
-        ],
-    };
-    let status = |version| Status {
+    let summary = |version| Summary {
         table_version: version,
-        program: String::new(),
-        pid: 1,
-        started_at_ms: 0,
-        shutting_down: false,
-        listeners: vec![listener(80, None), listener(81, Some("address in use"))],
-        removed: vec![RemovedEndpoint {
-            port: 80,
-            id: task(3).to_string(),
-            address: "10.0.0.1:20001".parse().unwrap(),
-            active: 1,
+        port_errors: vec![PortError {
+            port: 81,
+            reason: "address in use".to_owned(),
         }],
+        leaving: vec![leaving(80, 2, 2), leaving(81, 2, 2), leaving(80, 3, 1)],
     };
-    let report = translate::report(&[status(9)]);
+    let report = translate::report(&[summary(9)]);
     assert_eq!(report.version, 9);
     assert_eq!(
         report.draining,
@@ -96,7 +75,7 @@ fn reports_sum_up_what_drains() {
     assert_eq!(report.port_problems[0].port, 81);
 
     // One that was replaced and has not taken the newest table yet.
-    let report = translate::report(&[status(9), status(8)]);
+    let report = translate::report(&[summary(9), summary(8)]);
     assert_eq!(report.version, 9);
     assert_eq!(
         report.draining,

@@ -1,15 +1,20 @@
 //! Between the agent's tables and the balancer's: two crates that do not know each other.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use swarmlet_agent::{RoutedTable, SinkReport};
 use swarmlet_core::model::{LbPolicy, PortProblem, Protocol, TaskId};
-use swarmlet_lb::status::{EndpointCondition, PortError, Status};
-use swarmlet_lb::table::{Endpoint, EndpointState, Listener, Policy, Table};
+use swarmlet_lb::status::Summary;
+use swarmlet_lb::table::{Endpoint, EndpointState, Host, Listener, Policy, Table};
 
 /// The table as the balancer takes it. It forwards TCP only; no other port gets here, because
 /// none can be published through the mesh.
-pub(super) fn table(table: &RoutedTable) -> Table {
+///
+/// Other nodes are asked whether they are there at the port of their health page, by the number
+/// that it has on this node. Where it is another one they refuse, which is an answer as well.
+pub(super) fn table(table: &RoutedTable, http_port: u16) -> Table {
+    let mut hosts = BTreeMap::new();
     let listeners = table
         .listeners
         .iter()
@@ -27,6 +32,11 @@ pub(super) fn table(table: &RoutedTable) -> Table {
                     id: endpoint.task.to_string(),
                     address: endpoint.address,
                     weight: endpoint.weight,
+                    host: endpoint.node.as_ref().map(|node| {
+                        let probe = SocketAddr::new(endpoint.address.ip(), http_port);
+                        hosts.insert(node.to_string(), probe);
+                        node.to_string()
+                    }),
                     state: if endpoint.draining {
                         EndpointState::Draining
                     } else {
@@ -39,57 +49,36 @@ pub(super) fn table(table: &RoutedTable) -> Table {
     Table {
         version: table.version,
         listeners,
+        hosts: hosts
+            .into_iter()
+            .map(|(id, probe)| Host { id, probe })
+            .collect(),
     }
 }
 
 /// What the agent has to know: of the balancer that listens, which is the first, and of the
 /// connections that those before it still have.
-pub(super) fn report(generations: &[Status]) -> SinkReport {
+pub(super) fn report(generations: &[Summary]) -> SinkReport {
     let mut draining: BTreeMap<TaskId, u64> = BTreeMap::new();
-    // A task with several published ports is several endpoints.
-    let mut add = |id: &str, active: u64| {
-        if let Ok(task) = TaskId::parse(id) {
-            *draining.entry(task).or_default() += active;
-        }
-    };
-    for status in generations {
-        let listeners = &status.listeners;
-        for endpoint in listeners.iter().flat_map(|listener| &listener.endpoints) {
-            if endpoint.condition == EndpointCondition::Draining {
-                add(&endpoint.id, endpoint.traffic.active);
-            }
-        }
-        for removed in &status.removed {
-            add(&removed.id, removed.active);
+    for leaving in generations.iter().flat_map(|summary| &summary.leaving) {
+        // A task with several published ports is several endpoints.
+        if let Ok(task) = TaskId::parse(&leaving.id) {
+            *draining.entry(task).or_default() += leaving.active;
         }
     }
     let current = generations.first();
+    let errors = current.map(|summary| summary.port_errors.iter());
     SinkReport {
-        version: current.map_or(0, |status| status.table_version),
+        version: current.map_or(0, |summary| summary.table_version),
         draining,
-        port_problems: current
-            .map(port_errors)
-            .unwrap_or_default()
+        port_problems: errors
             .into_iter()
+            .flatten()
             .map(|error| PortProblem {
                 port: error.port,
                 protocol: Protocol::Tcp,
-                reason: error.reason,
+                reason: error.reason.clone(),
             })
             .collect(),
     }
-}
-
-/// The published ports that the balancer does not answer on.
-pub(super) fn port_errors(status: &Status) -> Vec<PortError> {
-    status
-        .listeners
-        .iter()
-        .filter_map(|listener| {
-            Some(PortError {
-                port: listener.port,
-                reason: listener.error.clone()?,
-            })
-        })
-        .collect()
 }
