@@ -37,7 +37,7 @@ struct Options {
     #[arg(long, default_value_t = 9)]
     rounds: u32,
     /// Milliseconds of each measurement.
-    #[arg(long, default_value_t = 800)]
+    #[arg(long, default_value_t = 700)]
     window_ms: u64,
     /// Only cells whose name begins like this: "W1", "W3 S".
     #[arg(long, default_value = "")]
