@@ -6,7 +6,7 @@ TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 BINARY := $(TARGET_DIR)/$(TRIPLE)/debug/swarmlet
 
-.PHONY: help build deb cargo-deb demo check test test-fast test-hosts static deny \
+.PHONY: help build deb cargo-deb demo check test test-fast test-hosts faults-doc static deny \
 	bench bench-core bench-lb bench-cluster bench-binaries
 
 help: ## Lists the targets.
@@ -51,6 +51,11 @@ test-hosts: cargo-deb ## Clusters on hosts of their own: network namespaces with
 	$(CARGO) test --locked -p swarmlet-integration-tests -- --test-threads=1 --nocapture
 	$(CARGO) run --locked -q -p swarmlet-integration-tests --bin hosts -- 1 \
 		env -C $(CURDIR) $(CARGO) test --locked -p swarmlet-agent --test docker -- --nocapture
+
+faults-doc: ## Writes docs/faults.md from what the last test-hosts measured.
+	$(CARGO) test --locked -q -p swarmlet-integration-tests --test faults -- --list \
+		| $(CARGO) run --locked -q -p swarmlet-integration-tests --bin faults-doc >$(TARGET_DIR)/faults.md
+	cp $(TARGET_DIR)/faults.md docs/faults.md
 
 # Benchmarks write their results to docs/bench. ROUNDS=N chooses how often each thing is measured.
 BENCH = $(TARGET_DIR)/$(TRIPLE)/release

@@ -236,7 +236,7 @@ impl Host {
             "add table ip {FAULTS}; \
              add chain ip {FAULTS} {chain} {{ type filter hook prerouting priority -300; }}; \
              flush chain ip {FAULTS} {chain}; \
-             add rule ip {FAULTS} {chain} ip saddr {sender} drop"
+             add rule ip {FAULTS} {chain} ip saddr {sender} counter drop"
         );
         self.nft(&rules)
     }
@@ -253,7 +253,45 @@ impl Host {
         ))
     }
 
-    /// Ends every [`drop_from`](Self::drop_from).
+    /// Drops so many of 100 packets, chosen at random, that come from `senders`.
+    ///
+    /// # Errors
+    ///
+    /// When nft refuses.
+    pub fn lose_from(&self, senders: &[Ipv4Addr], of_100: u8) -> Result<()> {
+        let senders: Vec<_> = senders.iter().map(Ipv4Addr::to_string).collect();
+        let rules = format!(
+            "add table ip {FAULTS}; \
+             add chain ip {FAULTS} loss {{ type filter hook prerouting priority -300; }}; \
+             flush chain ip {FAULTS} loss; \
+             add rule ip {FAULTS} loss ip saddr {{ {} }} \
+             numgen random mod 100 < {of_100} counter drop",
+            senders.join(", ")
+        );
+        self.nft(&rules)
+    }
+
+    /// How many packets the faults of this host have dropped: a test whose fault dropped none
+    /// has shown nothing.
+    ///
+    /// # Errors
+    ///
+    /// When nft refuses, for instance since there is no fault.
+    pub fn dropped(&self) -> Result<u64> {
+        let listed = self
+            .run("nft", &["list", "table", "ip", FAULTS])?
+            .success()?;
+        let counts = listed.split("counter packets ").skip(1);
+        let counts = counts.map(|rest| {
+            let number = rest.split(' ').next().unwrap_or_default();
+            number
+                .parse::<u64>()
+                .with_context(|| format!("no number: {rest}"))
+        });
+        counts.sum()
+    }
+
+    /// Ends every [`drop_from`](Self::drop_from) and [`lose_from`](Self::lose_from).
     ///
     /// # Errors
     ///

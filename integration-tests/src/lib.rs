@@ -24,6 +24,7 @@ mod hosts;
 mod image;
 mod load;
 mod load_report;
+pub mod measured;
 mod namespace;
 mod process;
 mod run;

@@ -9,7 +9,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use swarmlet_integration_tests::{Host, Load, LoadReport, RunningLoad};
+use swarmlet_integration_tests::{Host, Load, LoadReport, RunningLoad, measured::at_most};
+
+pub(crate) use swarmlet_integration_tests::measured::within;
 
 use crate::cluster::{Cluster, at};
 
@@ -104,13 +106,6 @@ pub(crate) fn load_at(
     Ok(running)
 }
 
-/// Prints a measured time beside its bound, and fails where it is missed.
-#[track_caller]
-pub(crate) fn within(what: &str, took: Duration, bound: Duration) {
-    eprintln!("{what}: {took:.3?} (bound {bound:?})");
-    assert!(took <= bound, "{what}: {took:?}, more than {bound:?}");
-}
-
 /// No request failed but those that were under way where something died.
 #[track_caller]
 pub(crate) fn no_errors(what: &str, report: &LoadReport, in_flight: u64) {
@@ -120,5 +115,12 @@ pub(crate) fn no_errors(what: &str, report: &LoadReport, in_flight: u64) {
         report.errors
     );
     assert!(report.answered() > 100, "{what}: {}", report.to_json());
-    assert!(report.failed() <= in_flight, "{what}: {}", report.to_json());
+    if report.failed() > in_flight {
+        eprintln!("{what}: {}", report.to_json());
+    }
+    at_most(
+        &format!("{what}: requests that failed"),
+        report.failed(),
+        in_flight,
+    );
 }

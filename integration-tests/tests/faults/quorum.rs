@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What every write is answered.
-const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers \
+pub(crate) const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers \
                          are online. Make sure more than half of the managers are online.";
 
 /// What every read says.

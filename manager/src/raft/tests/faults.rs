@@ -117,16 +117,35 @@ async fn a_snapshot_larger_than_a_message_arrives() {
     let away = (1..=3).find(|id| *id != leader).unwrap();
     cluster.kill(away).await;
     for number in 1..=20 {
-        let large = vec![add_large(number, 1 << 20)];
-        cluster.raft(leader).propose(large).await.unwrap();
+        // A megabyte to two disks takes its time on a busy machine: then there may be another
+        // leader meanwhile, and the write is tried again.
+        let began = Instant::now();
+        loop {
+            let leader = cluster.leader().await;
+            let large = vec![add_large(number, 1 << 20)];
+            match cluster.raft(leader).propose(large).await {
+                Ok(_) => break,
+                Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+            }
+        }
     }
     for number in 21..=60 {
         cluster.add(number).await;
     }
-    let size = std::fs::metadata(cluster.dir_of(leader).join("snapshot"))
-        .unwrap()
-        .len();
-    assert!(size > 16 << 20, "{size} bytes would fit into one message");
+    let leader = cluster.leader().await;
+    let snapshot = cluster.dir_of(leader).join("snapshot");
+    let written = Instant::now();
+    let size = loop {
+        let size = std::fs::metadata(&snapshot).unwrap().len();
+        if size > 16 << 20 {
+            break size;
+        }
+        assert!(
+            written.elapsed() < PATIENCE,
+            "{size} bytes would fit into one message"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
     let began = Instant::now();
     cluster.start(away).await.unwrap();
     cluster.agree(60).await;
