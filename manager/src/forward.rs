@@ -15,7 +15,7 @@ use axum::http::{HeaderValue, request};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tonic::Status;
 use tower::ServiceExt;
 
@@ -202,8 +202,13 @@ impl Forwarder {
                 _ if leadership.is_self => next.clone().run(request).await,
                 Some(leader) => {
                     mark(&mut request);
-                    match self.send(leader.address, request).await {
+                    let lost = self.lost(deadline);
+                    match self.send(leader.address, request, lost).await {
                         Ok(response) => response,
+                        Err(Unsent::Lost) => {
+                            self.leaderless.store(true, Ordering::Relaxed);
+                            return None;
+                        }
                         Err(Unsent::Retry) => crate::status::not_leader().into_http(),
                         Err(Unsent::Failed(status)) => return Some(status.into_http()),
                     }
@@ -232,19 +237,35 @@ impl Forwarder {
         }
     }
 
+    /// Resolves at the deadline or later, once this manager hears of no leader any more. One
+    /// that is cut off does not answer, and its connection takes seconds to break.
+    async fn lost(&self, deadline: Instant) {
+        let mut leadership = self.raft.watch_leadership();
+        sleep_until(deadline).await;
+        // An error is the end of Raft, after which there is no leader either.
+        let _ = leadership.wait_for(|now| now.leader.is_none()).await;
+    }
+
     async fn send(
         &self,
         address: std::net::SocketAddr,
         request: Request,
+        lost: impl Future<Output = ()>,
     ) -> Result<Response, Unsent> {
-        let wait = if request.uri().path().starts_with("/swarmlet.v1.Peer/") {
+        let changes_voters = request.uri().path().starts_with("/swarmlet.v1.Peer/");
+        let wait = if changes_voters {
             VOTER_WAIT
         } else {
             ANSWER_WAIT
         };
         let channel = self.dialer.channel(address);
         let sent = channel.oneshot(request.map(tonic::body::Body::new));
-        match timeout(wait, sent).await {
+        let sent = tokio::select! {
+            sent = timeout(wait, sent) => sent,
+            // The voters are changed by the node itself, which has the time.
+            () = lost, if !changes_voters => return Err(Unsent::Lost),
+        };
+        match sent {
             Ok(Ok(response)) => Ok(response.map(Body::new)),
             Ok(Err(error)) => {
                 let status = Status::from_error(Box::new(error));
@@ -269,6 +290,8 @@ enum Unsent {
     Retry,
     /// It is unknown what happened.
     Failed(Status),
+    /// It is unknown, too, and there is no leader any more.
+    Lost,
 }
 
 /// Writes down what the leader cannot see: that the request was forwarded, and for whom. What

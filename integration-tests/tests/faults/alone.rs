@@ -12,8 +12,11 @@ use swarmlet_integration_tests::wait_until;
 use crate::{
     cluster::{Cluster, LATER},
     containers::{engine_start, kill_one, restart_bound},
-    probe::{load, no_errors, watch, within},
+    probe::{health, load, no_errors, watch, within},
 };
+
+/// What a load balancer in front goes by.
+const HEALTHY: &str = "HTTP/1.0 200 OK";
 
 /// Identifiers of a service's tasks, those of the past included.
 fn tasks(cluster: &Cluster) -> Result<BTreeSet<String>> {
@@ -67,6 +70,9 @@ fn without_any_manager_containers_come_back_and_a_rebooted_host_serves() {
     cluster.kill_daemon(manager).unwrap();
     thread::sleep(Duration::from_secs(2));
 
+    for host in cluster.hosts.iter().skip(1) {
+        assert_eq!(health(&cluster, host).unwrap(), HEALTHY);
+    }
     // A container fails. No manager knows, and none is needed. Its host's own page tells.
     let engine = engine_start(worker);
     let running = load(&cluster, 80, 2).unwrap();

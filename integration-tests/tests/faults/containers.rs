@@ -72,9 +72,12 @@ fn a_killed_container_is_out_of_every_balancer_and_back_within_2_s() {
         let died = kill_one(victim);
         let back = out.into_iter().map(|(name, watch)| {
             let took = watch.after(died).unwrap();
-            let bound = if name == victim.name() { 100 } else { 500 };
+            let (whose, bound) = match name == victim.name() {
+                true => ("its own node's balancer", 100),
+                false => ("the other nodes' balancers", 500),
+            };
             within(
-                &format!("round {round}: out of the balancer of {name}"),
+                &format!("round {round}: out of {whose}"),
                 took,
                 Duration::from_millis(bound),
             );
@@ -82,13 +85,13 @@ fn a_killed_container_is_out_of_every_balancer_and_back_within_2_s() {
         back.for_each(drop);
         for host in cluster.hosts.iter() {
             let back = watch(&cluster, host, 6).unwrap().after(died).unwrap();
-            within(
-                &format!("round {round}: another one behind {}", host.name()),
-                back,
-                bound,
-            );
+            within(&format!("round {round}: another one runs"), back, bound);
         }
-        no_errors(&format!("round {round}"), &running.stop().unwrap(), CLIENTS);
+        no_errors(
+            &format!("round {round}: a killed container"),
+            &running.stop().unwrap(),
+            CLIENTS,
+        );
         cluster.all_answer(80).unwrap();
         // A minute of it would be a stable run; each further round would wait for its back-off.
         cluster.swarmlet(&["service", "rm", "ng"]).unwrap();

@@ -19,6 +19,9 @@ use crate::{
 /// Often enough that the slowest of them says something.
 const ROUNDS: usize = 10;
 
+/// After which a host that is back is as it should be.
+const RECOVERY: Duration = Duration::from_secs(30);
+
 #[test]
 fn tasks_of_a_lost_host_run_elsewhere_within_10_s() {
     let cluster = Cluster::start(1).unwrap();
@@ -82,9 +85,10 @@ fn tasks_of_a_lost_host_run_elsewhere_within_10_s() {
             Ok(Some(()))
         })
         .unwrap();
-        eprintln!(
-            "round {round}: stale tasks stopped {:.3?} after the return",
-            moment.elapsed()
+        within(
+            &format!("round {round}: stale tasks stopped after the return"),
+            moment.elapsed(),
+            RECOVERY,
         );
         // Some of its tasks for the next round.
         for count in ["1", "6"] {
@@ -103,7 +107,7 @@ fn tasks_of_a_lost_host_run_elsewhere_within_10_s() {
     times.sort_unstable();
     let slowest = times.last().copied().unwrap();
     within(
-        &format!("host lost {ROUNDS} times, p99"),
+        "its tasks run elsewhere, p99 of ten rounds",
         slowest,
         Duration::from_secs(10),
     );

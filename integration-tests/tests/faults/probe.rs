@@ -21,13 +21,32 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Where the node's own pages are.
 const PAGES: u16 = 2378;
 
-/// How many endpoints a balancer chooses from, as its metrics page says.
-fn ready_endpoints(address: SocketAddr) -> Result<u64> {
+/// A page of a node, with its head.
+fn page(address: SocketAddr, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
     let mut page = String::new();
     stream.read_to_string(&mut page)?;
+    Ok(page)
+}
+
+/// The first line of what the host's health page answers to a load balancer in front.
+pub(crate) fn health(cluster: &Cluster, host: &Host) -> Result<String> {
+    let address = at(host, PAGES);
+    let asked = cluster
+        .hosts
+        .client()
+        .thread(move || page(address, "/healthz"))?;
+    let Ok(page) = asked.join() else {
+        bail!("the thread that asks panicked");
+    };
+    Ok(page??.lines().next().unwrap_or_default().to_owned())
+}
+
+/// How many endpoints a balancer chooses from, as its metrics page says.
+fn ready_endpoints(address: SocketAddr) -> Result<u64> {
+    let page = page(address, "/metrics")?;
     ensure!(page.contains("swarmlet_lb_up 1"), "the balancer is away");
     let lines = page.lines().filter(|line| {
         line.starts_with("swarmlet_lb_endpoints{") && line.contains("condition=\"ready\"")
