@@ -72,7 +72,7 @@ fn tasks_of_a_lost_host_run_elsewhere_within_10_s() {
         );
         times.push(slowest);
         let report = running.stop().unwrap();
-        no_errors(&format!("round {round}, clients of the others"), &report, 1);
+        no_errors(&format!("round {round}: clients of the others"), &report, 1);
 
         cluster.hosts.connect(lost).unwrap();
         let moment = Instant::now();
