@@ -4,19 +4,18 @@
 //! or pipe gets a line for each change.
 
 mod display;
+mod tally;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use swarmlet_core::model::{
-    Service, ServiceId, Task, TaskState, UpdateState, UpdateStatus, Version,
-};
+use swarmlet_core::model::{Service, ServiceId, Task, UpdateState, UpdateStatus, Version};
 use swarmlet_proto::v1;
 use tokio::time::Instant;
 
 use crate::client::{Client, ClientError, read, status_error};
 use display::Display;
+use tally::Progress;
 
 /// How long all tasks must have run before the service counts as converged. Docker waits 5 s;
 /// a task that ends within a second shows here, and one that ends later would as well end
@@ -53,99 +52,6 @@ pub(crate) enum Outcome {
     Converged,
     /// The user had seen enough (Ctrl-C); the cluster goes on.
     Interrupted,
-}
-
-/// How far a service is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Progress {
-    /// The service's name.
-    pub(crate) name: String,
-    /// Tasks that there should be.
-    pub(crate) total: usize,
-    /// Of those, running.
-    pub(crate) running: usize,
-    /// Tasks beyond `total` that are not yet on their way out.
-    pub(crate) surplus: usize,
-    /// Each task, by slot.
-    pub(crate) tasks: Vec<Slot>,
-    /// Whether tasks are still being replaced.
-    pub(crate) updating: bool,
-    /// Why an update goes back to the version before, where it does.
-    pub(crate) rolling_back: Option<String>,
-}
-
-/// How far one task is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Slot {
-    /// What it has come to.
-    pub(crate) state: TaskState,
-    /// Why it, or the task before it in its slot, does not run.
-    pub(crate) error: Option<String>,
-}
-
-impl Progress {
-    /// Reads it off the tasks. Where an update is waited for, only tasks of the newest version
-    /// count.
-    pub(crate) fn of(service: &Service, tasks: &[Task], wait: Wait) -> Self {
-        let total = usize::try_from(service.spec.mode.replicas()).unwrap_or(usize::MAX);
-        let mut newest: BTreeMap<u32, &Task> = BTreeMap::new();
-        let mut errors: BTreeMap<u32, (&Task, &String)> = BTreeMap::new();
-        let later = |a: &Task, b: &Task| (a.created_at, a.version) > (b.created_at, b.version);
-        let counts = |task: &&Task| wait == Wait::Tasks || !service.is_outdated(task);
-        for task in tasks.iter().filter(counts) {
-            let current = task.desired <= TaskState::Running && task.draining.is_none();
-            if current
-                && newest
-                    .get(&task.slot)
-                    .is_none_or(|other| later(task, other))
-            {
-                newest.insert(task.slot, task);
-            }
-            if let Some(error) = &task.status.error
-                && errors
-                    .get(&task.slot)
-                    .is_none_or(|(other, _)| later(task, other))
-            {
-                errors.insert(task.slot, (task, error));
-            }
-        }
-        let mut slots: Vec<Slot> = newest
-            .iter()
-            .map(|(slot, task)| Slot {
-                state: task.status.state,
-                error: (task.status.state != TaskState::Running)
-                    .then(|| errors.get(slot).map(|(_, error)| (*error).clone()))
-                    .flatten(),
-            })
-            .collect();
-        let surplus = slots.len().saturating_sub(total);
-        // Those that run are the ones that stay.
-        slots.sort_by_key(|slot| surplus > 0 && slot.state != TaskState::Running);
-        slots.truncate(total);
-        Self {
-            name: service.spec.name.clone(),
-            total,
-            running: slots
-                .iter()
-                .filter(|slot| slot.state == TaskState::Running)
-                .count(),
-            surplus,
-            tasks: slots,
-            updating: service.rebalance.is_some() || (wait != Wait::Tasks && service.is_updating()),
-            rolling_back: service
-                .update_status
-                .as_ref()
-                .filter(|status| {
-                    wait != Wait::Tasks && status.state == UpdateState::RollbackStarted
-                })
-                .map(|status| status.message.clone()),
-        }
-    }
-
-    /// Whether there is exactly what there should be.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.running == self.total && self.surplus == 0 && !self.updating
-    }
 }
 
 /// How an update ended that did not come to its end, in Docker's words.
@@ -276,6 +182,11 @@ async fn stream(
             continue;
         }
         let progress = progress(message, wait).map_err(Watch::Ended)?;
+        if progress.is_done() {
+            display.update(&progress);
+            display.converged();
+            return Ok(());
+        }
         match (progress.is_complete(), *complete_since) {
             (true, None) => *complete_since = Some(Instant::now()),
             (false, _) => *complete_since = None,
@@ -304,7 +215,11 @@ fn progress(message: v1::WatchServiceResponse, wait: Wait) -> Result<Progress> {
         .into_iter()
         .map(read)
         .collect::<Result<_, _>>()?;
-    Ok(Progress::of(&service, &tasks, wait))
+    let progress = Progress::of(&service, &tasks, wait);
+    match progress.given_up() {
+        Some(reason) => bail!(reason),
+        None => Ok(progress),
+    }
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -3,6 +3,7 @@
 
 mod check;
 mod edit;
+mod mode;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use swarmlet_core::model::{
-    ContainerSpec, LbPolicy, Placement, ResourceRequirements, Resources, ServiceMode, ServiceSpec,
+    ContainerSpec, LbPolicy, Placement, ResourceRequirements, Resources, ServiceSpec,
     TaskSpec, UpdateConfig,
 };
 
@@ -45,7 +46,7 @@ pub(crate) fn service_spec(args: &CreateArgs) -> Result<ServiceSpec> {
     let mut spec = ServiceSpec {
         name: args.name.clone().unwrap_or_else(|| random_name(image)),
         labels: args.label.iter().cloned().collect(),
-        mode: ServiceMode::Replicated { replicas: 1 },
+        mode: mode::initial(args.mode),
         task: TaskSpec {
             containers: vec![container],
             resources: ResourceRequirements {
@@ -61,6 +62,7 @@ pub(crate) fn service_spec(args: &CreateArgs) -> Result<ServiceSpec> {
                 platforms: args.platform.clone(),
                 ..Placement::default()
             },
+            restart: mode::restart(args.mode),
             ..TaskSpec::default()
         },
         ports: args.publish.clone(),

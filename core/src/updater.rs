@@ -16,7 +16,7 @@
 //! Nothing is kept here: seats, waits and deadlines are read off the tasks, failures are
 //! counted by `apply` in the service, so that a new leader goes on where the last one was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::apply::update::rollback_spec;
@@ -56,15 +56,17 @@ pub(crate) enum Phase {
     Idle,
 }
 
-/// Decides about one service.
+/// Decides about one service. `slots` are those of its occupied slots that may be changed, and
+/// `wanted` is how many there should be.
 pub(crate) fn rollout(
     state: &State,
     now: Timestamp,
     service: &Service,
-    slots: &BTreeMap<u32, Slot<'_>>,
+    slots: &[(u32, &Slot<'_>)],
+    wanted: usize,
 ) -> Rollout {
     let config = service.update_config();
-    let bounds = config.bounds(service.spec.mode.replicas());
+    let bounds = config.bounds(service.spec.mode, wanted);
     let mut rollout = Rollout {
         phase: Phase::Idle,
         waits: bounds.is_some() || config.order == UpdateOrder::StopFirst,
@@ -72,9 +74,10 @@ pub(crate) fn rollout(
         promote: BTreeSet::new(),
         stop: BTreeSet::new(),
     };
-    let Some(status) = service.update_status.as_ref().filter(|s| s.is_active()) else {
+    let status = service.update_status.as_ref().filter(|s| s.is_active());
+    if status.is_none() && !is_behind(service, slots) {
         return rollout;
-    };
+    }
     let update = Update {
         state,
         now,
@@ -82,11 +85,11 @@ pub(crate) fn rollout(
         config,
         slots: slots
             .iter()
-            .filter(|(_, slot)| slot.is_occupied())
-            .map(|(&number, slot)| Change::of(number, service, slot))
+            .map(|&(number, slot)| Change::of(number, service, slot))
             .collect(),
+        wanted,
     };
-    if let Some(command) = update.verdict(status) {
+    if let Some(command) = status.and_then(|status| update.verdict(status)) {
         rollout.phase = Phase::Ends(command);
         return rollout;
     }
@@ -100,9 +103,23 @@ pub(crate) fn rollout(
     rollout
 }
 
-/// When something about an update may change by time alone.
+/// Whether a node was passed by, because it was paused or did not answer when its service was
+/// updated, and has to catch up. An update that was paused is not gone on with.
+fn is_behind(service: &Service, slots: &[(u32, &Slot<'_>)]) -> bool {
+    let paused = service
+        .update_status
+        .as_ref()
+        .is_some_and(|s| s.is_paused());
+    let mut members = slots.iter().flat_map(|(_, slot)| slot.members());
+    service.spec.mode.is_global() && !paused && members.any(|task| service.is_outdated(task))
+}
+
+/// When something about an update may change by time alone. Nodes of a global service may catch
+/// up at any time.
 pub(crate) fn deadlines(state: &State) -> impl Iterator<Item = Timestamp> {
-    let updating = state.services().filter(|service| service.is_updating());
+    let updating = state
+        .services()
+        .filter(|service| service.is_updating() || service.spec.mode.is_global());
     updating.flat_map(|service| {
         let config = service.update_config();
         let waits = [config.delay, config.monitor];
@@ -121,6 +138,7 @@ struct Update<'a> {
     service: &'a Service,
     config: &'a UpdateConfig,
     slots: Vec<Change<'a>>,
+    wanted: usize,
 }
 
 /// A slot on its way from one version to the next.
@@ -232,8 +250,7 @@ impl Update<'_> {
     fn within(&self, bounds: Bounds, rollout: &mut Rollout) {
         // Slots that are empty are filled in this very pass, and so are those that lost their
         // task.
-        let wanted = self.service.spec.mode.replicas() as usize;
-        let mut total = wanted.saturating_sub(self.slots.len()) as u64;
+        let mut total = self.wanted.saturating_sub(self.slots.len()) as u64;
         let mut healthy = 0u64;
         for change in &self.slots {
             let slot = change.slot;
@@ -381,7 +398,7 @@ impl Update<'_> {
                     None => slot.displaced.is_empty() && over(),
                 }
         });
-        settled && self.slots.len() >= self.service.spec.mode.replicas() as usize
+        settled && self.slots.len() >= self.wanted
     }
 }
 

@@ -51,7 +51,8 @@ fn value(name: &str, text: &str, scope: &Scope, task: &Task) -> Result<String, R
         ".Node.Hostname" => scope.hostname.clone(),
         ".Task.ID" => task.id.to_string(),
         ".Task.Name" => task.container_name(),
-        ".Task.Slot" => task.slot.to_string(),
+        // With one task on each node Docker gives the node here, too: there are no slots.
+        ".Task.Slot" => task.place(),
         _ => {
             return Err(RuntimeError::Rejected(format!(
                 "unknown placeholder {{{{{name}}}}} in {text:?}: there are .Service.ID, \
@@ -89,6 +90,15 @@ mod tests {
             Ok("ng-3.host1!"),
         );
         check("{{.Task.Name}}", Ok("ng.3.0000000000000000000000007"));
+    }
+
+    #[test]
+    fn a_global_task_has_its_node_for_a_slot() {
+        let task = fake::task(7, |task| task.home.clone_from(&task.node));
+        let node = task.node.clone().unwrap();
+        let scope = fake::scope("/tasks");
+        let found = expand("{{.Task.Slot}} {{.Task.Name}}", &scope, &task).unwrap();
+        assert_eq!(found, format!("{node} ng.{node}.{}", task.id));
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub(crate) fn task(id: u128, edit: impl FnOnce(&mut Task)) -> Task {
         service: ServiceId::from_random(1),
         service_name: "ng".to_owned(),
         slot: 1,
+        home: None,
         node: Some(NodeId::from_random(1)),
         generic_names: Default::default(),
         spec: TaskSpec {

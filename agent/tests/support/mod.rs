@@ -13,6 +13,7 @@ pub(crate) fn with_container(id: u128, container: ContainerSpec) -> Task {
         service: ServiceId::from_random(1),
         service_name: "ng".to_owned(),
         slot: 1,
+        home: None,
         node: Some(NodeId::from_random(1)),
         generic_names: Default::default(),
         spec: TaskSpec {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use swarmlet_core::model::{Constraint, Mount, Platform, PortSpec, Preference};
+use swarmlet_core::model::{Constraint, ModeKind, Mount, Platform, PortSpec, Preference};
 
 use super::{DryRunFlags, Filter, Format, ServiceFlags, ServiceRollbackArgs, ServiceUpdateArgs};
 use crate::values::{generic_resource, key_value, mount, platform, port};
@@ -39,9 +39,10 @@ pub(crate) struct CreateArgs {
     /// Name of the service [default: a random one]
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// How many tasks there are: only "replicated" for now
-    #[arg(long, default_value = "replicated", value_parser = ["replicated"])]
-    pub(crate) mode: String,
+    /// How many tasks there are, and whether they are to end: replicated, global,
+    /// replicated-job or global-job
+    #[arg(long, default_value_t = ModeKind::Replicated, value_name = "MODE")]
+    pub(crate) mode: ModeKind,
     /// Publish a port: 80:80, 8080:80/tcp or published=8080,target=80,mode=host,protocol=tcp
     #[arg(short, long, value_name = "PORT", value_parser = port)]
     pub(crate) publish: Vec<PortSpec>,

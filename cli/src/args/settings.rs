@@ -13,9 +13,12 @@ use crate::values::{duration, memory, nano_cpus};
 /// that is updated with what it has.
 #[derive(Debug, Args)]
 pub(crate) struct ServiceFlags {
-    /// Number of tasks [default: 1]
+    /// Number of tasks; of a replicated-job, those that are to complete [default: 1]
     #[arg(long, value_name = "N")]
     pub(crate) replicas: Option<u32>,
+    /// Tasks of a replicated-job that run at the same time, 0 for all [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_concurrent: Option<u32>,
     /// The most CPUs a task may use, 0 for no limit
     #[arg(long, value_name = "CPUS", value_parser = nano_cpus)]
     pub(crate) limit_cpu: Option<u64>,
@@ -37,7 +40,7 @@ pub(crate) struct ServiceFlags {
     /// Which of the nodes that have room is preferred [default: spread]
     #[arg(long, value_enum, value_name = "STRATEGY")]
     pub(crate) placement_strategy: Option<StrategyArg>,
-    /// When a task that ended is replaced [default: any]
+    /// When a task that ended is replaced [default: any; of jobs: on-failure]
     #[arg(long, value_enum, value_name = "CONDITION")]
     pub(crate) restart_condition: Option<RestartConditionArg>,
     /// Least time between the end of a task and its successor [default: 0s]

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use swarmlet_core::model::{PortMode, Service, ServiceMode, Version};
+use swarmlet_core::model::{PortMode, Service, Version};
 use swarmlet_proto::v1;
 use swarmlet_proto::v1::planned_change::Change;
 
@@ -52,7 +52,7 @@ async fn ls(args: &ServiceLsArgs, client: &Client) -> Result<()> {
             "id" => service.id.as_str().starts_with(value),
             "name" => service.spec.name.starts_with(value),
             "label" => label_matches(&service.spec.labels, value),
-            _ => value == "replicated",
+            _ => service.spec.mode.kind().to_string() == value,
         })
     });
     let tasks = client.tasks("", "").await?;
@@ -130,6 +130,9 @@ async fn inspect(args: &ServiceInspectArgs, client: &Client) -> Result<()> {
 /// How often `scale` starts again where somebody else has changed the service in between.
 const SCALE_ATTEMPTS: u32 = 5;
 
+/// Docker's words.
+const NOT_SCALABLE: &str = "scale can only be used with replicated or replicated-job mode";
+
 async fn scale(args: &ScaleArgs, client: &Client) -> Result<ExitCode> {
     if args.plan.dry_run {
         let services = client.services().await?;
@@ -190,7 +193,10 @@ async fn set_replicas(
 /// What asks for another number of tasks.
 fn scaled(service: &Service, replicas: u32) -> Result<v1::UpdateServiceRequest, ClientError> {
     let mut spec = service.spec.clone();
-    spec.mode = ServiceMode::Replicated { replicas };
+    spec.mode = spec
+        .mode
+        .scaled(replicas)
+        .ok_or_else(|| ClientError::Refused(format!("{}: {NOT_SCALABLE}", spec.name)))?;
     spec.validate()
         .map_err(|error| ClientError::Refused(format!("{}: {error}", spec.name)))?;
     Ok(v1::UpdateServiceRequest {

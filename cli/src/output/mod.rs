@@ -6,6 +6,7 @@
 mod ago;
 mod balancer;
 mod columns;
+mod counts;
 mod natural;
 mod node;
 mod plan;

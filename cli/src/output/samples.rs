@@ -101,6 +101,7 @@ pub(crate) fn task(service: &Service, number: u128, slot: u32, state: TaskState)
         service: service.id.clone(),
         service_name: service.spec.name.clone(),
         slot,
+        home: None,
         node: None,
         generic_names: BTreeMap::new(),
         spec: service.spec.task.clone(),

@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 use swarmlet_core::model::{
-    Check, Placement, PortMode, PortSpec, Resources, Service, Strategy, Task, TaskState, Timestamp,
-    UnhealthyAction,
+    Check, Placement, PortMode, PortSpec, Resources, Service, ServiceMode, Strategy, Task,
+    TaskState, Timestamp, UnhealthyAction,
 };
 
-use super::{Row, ago, natural};
+use super::counts::{Counts, at_once};
+use super::{Row, ago, natural, title};
 
 /// One line of `service ls`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,11 +59,6 @@ pub(crate) fn service_rows(services: &[Service], tasks: &[Task]) -> Vec<ServiceR
 
 fn row(service: &Service, tasks: &[Task]) -> ServiceRow {
     let own = || tasks.iter().filter(|task| task.service == service.id);
-    let running = own()
-        .filter(|task| {
-            task.status.state == TaskState::Running && task.desired <= TaskState::Running
-        })
-        .count();
     let waiting = own()
         .filter(|task| task.is_live() && task.status.state <= TaskState::Pending)
         .find_map(|task| task.status.error.clone());
@@ -81,8 +77,8 @@ fn row(service: &Service, tasks: &[Task]) -> ServiceRow {
     ServiceRow {
         id: service.id.to_string(),
         name: service.spec.name.clone(),
-        mode: "replicated".to_owned(),
-        replicas: format!("{running}/{}", service.spec.mode.replicas()),
+        mode: service.spec.mode.kind().to_string().replace('-', " "),
+        replicas: Counts::of(service, own()).to_string(),
         image: image.unwrap_or_default(),
         ports: ports.join(", "),
         reason: waiting,
@@ -95,6 +91,28 @@ fn check_line(check: &Check) -> String {
         "{} every {:?}, timeout {:?}, rise {}, fall {}, start period {:?}",
         check.probe, check.interval, check.timeout, check.rise, check.fall, check.start_period
     )
+}
+
+fn mode_lines(mode: ServiceMode) -> Vec<(&'static str, String)> {
+    // `replicated-job` as `Replicated Job`.
+    let kind = mode.kind().to_string();
+    let words: Vec<String> = kind.split('-').map(title).collect();
+    let mut lines = vec![("Service Mode:", words.join(" "))];
+    match mode {
+        ServiceMode::Replicated { replicas } => lines.push((" Replicas:", replicas.to_string())),
+        ServiceMode::ReplicatedJob {
+            max_concurrent,
+            total_completions,
+        } => lines.extend([
+            (
+                " Max Concurrent:",
+                at_once(max_concurrent, total_completions).to_string(),
+            ),
+            (" Total Completions:", total_completions.to_string()),
+        ]),
+        ServiceMode::Global {} | ServiceMode::GlobalJob {} => {}
+    }
+    lines
 }
 
 /// `*:8080->80/tcp`.
@@ -178,8 +196,9 @@ pub(crate) fn pretty_service(service: &Service, now: Timestamp) -> String {
             line(&format!(" {key}={value}"), "");
         }
     }
-    line("Service Mode:", "Replicated");
-    line(" Replicas:", &spec.mode.replicas().to_string());
+    for (name, value) in mode_lines(spec.mode) {
+        line(name, &value);
+    }
     if let Some(status) = &service.update_status {
         let ago = |at: Timestamp| format!("{} ago", ago(now.since(at)));
         line("UpdateStatus:", "");

@@ -5,7 +5,8 @@ use std::io::IsTerminal;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use swarmlet_core::model::TaskState;
 
-use super::{Progress, STABLE, Show, Slot};
+use super::tally::{Job, Progress, Slot};
+use super::{STABLE, Show};
 
 /// Tasks that get a line of their own; a screen holds no more, and Docker shows as many.
 const MAX_LINES: usize = 20;
@@ -54,7 +55,7 @@ impl Display {
         if self.last.as_ref() == Some(progress) {
             return;
         }
-        let verifying = progress.is_complete();
+        let verifying = progress.is_complete() && !progress.is_done();
         match &mut self.output {
             Output::Nothing => {}
             Output::Terminal(terminal) => terminal.show(&screen(progress)),
@@ -73,17 +74,19 @@ impl Display {
 
     /// Says that everything runs.
     pub(super) fn converged(&mut self) {
-        let name = self
-            .last
-            .as_ref()
-            .map_or("", |progress| progress.name.as_str());
-        let verdict = format!("verify: Service {name} converged");
+        let verdict = match &self.last {
+            Some(progress) if progress.is_done() => "job complete".to_owned(),
+            Some(progress) => format!("verify: Service {} converged", progress.name),
+            None => "verify: Service converged".to_owned(),
+        };
         match &mut self.output {
             Output::Nothing => {}
             Output::Lines => eprintln!("{verdict}"),
             Output::Terminal(terminal) => {
                 let mut lines = self.last.as_ref().map(screen).unwrap_or_default();
-                lines.pop();
+                if self.verifying {
+                    lines.pop();
+                }
                 lines.push(verdict);
                 terminal.show(&lines);
             }
@@ -127,12 +130,13 @@ impl Terminal {
 fn screen(progress: &Progress) -> Vec<String> {
     let mut lines: Vec<String> = rollback(progress).into_iter().collect();
     lines.push(overall(progress));
+    lines.extend(progress.job.as_ref().map(|job| active(progress, job)));
     if progress.total <= MAX_LINES {
         for index in 0..progress.total {
             lines.push(task_line(progress, index));
         }
     }
-    if progress.is_complete() {
+    if progress.is_complete() && !progress.is_done() {
         lines.push(waiting());
     }
     lines
@@ -144,7 +148,7 @@ fn changes(last: Option<&Progress>, now: &Progress) -> Vec<String> {
     if last.is_none_or(|last| last.rolling_back != now.rolling_back) {
         lines.extend(rollback(now));
     }
-    if last.is_none_or(|last| (last.running, last.total) != (now.running, now.total)) {
+    if last.map(overall).as_ref() != Some(&overall(now)) {
         lines.push(overall(now));
     }
     for (index, slot) in now.tasks.iter().enumerate() {
@@ -165,10 +169,24 @@ fn rollback(progress: &Progress) -> Option<String> {
 }
 
 fn overall(progress: &Progress) -> String {
+    if progress.by_node && progress.total == 0 {
+        return "overall progress: waiting for new tasks".to_owned();
+    }
+    if let Some(job) = &progress.job {
+        let (completed, total) = (job.completed, progress.total);
+        return format!("job progress: {completed} out of {total} complete");
+    }
     format!(
         "overall progress: {} out of {} tasks",
         progress.running, progress.total
     )
+}
+
+/// How many tasks of a job run, of those that could.
+fn active(progress: &Progress, job: &Job) -> String {
+    let left = progress.total.saturating_sub(job.completed);
+    let most = job.at_once.min(left);
+    format!("active tasks: {} out of {most} tasks", progress.running)
 }
 
 fn waiting() -> String {
@@ -178,17 +196,31 @@ fn waiting() -> String {
 
 fn task_line(progress: &Progress, index: usize) -> String {
     let width = progress.total.to_string().len();
-    let number = format!("{:>width$}/{}", index + 1, progress.total);
     let new = Slot {
+        node: None,
         state: TaskState::New,
         error: None,
     };
     let slot = progress.tasks.get(index).unwrap_or(&new);
+    let number = match &slot.node {
+        Some(node) => node.clone(),
+        None => format!("{:>width$}/{}", index + 1, progress.total),
+    };
     if let Some(error) = &slot.error {
         let line: String = error.split_whitespace().collect::<Vec<_>>().join(" ");
         return format!("{number}: {line}");
     }
-    let filled = step(slot.state) * BAR / step(TaskState::Running);
+    let last = match progress.job {
+        Some(_) => TaskState::Complete,
+        None => TaskState::Running,
+    };
+    // A task that should run and has ended begins from the start with its successor.
+    let steps = if slot.state > last {
+        0
+    } else {
+        step(slot.state)
+    };
+    let filled = steps * BAR / step(last);
     format!(
         "{number}: {:<9} [{}>{}]",
         slot.state,
@@ -208,7 +240,8 @@ fn step(state: TaskState) -> usize {
         TaskState::Ready => 7,
         TaskState::Starting => 8,
         TaskState::Running => 9,
-        // The task has ended; whatever comes next begins from the start.
+        TaskState::Complete => 10,
+        // The task has failed; whatever comes next begins from the start.
         _ => 0,
     }
 }
@@ -221,6 +254,7 @@ mod tests {
         let tasks: Vec<Slot> = states
             .iter()
             .map(|(state, error)| Slot {
+                node: None,
                 state: *state,
                 error: error.map(str::to_owned),
             })
@@ -236,6 +270,8 @@ mod tests {
             tasks,
             updating: false,
             rolling_back: None,
+            by_node: false,
+            job: None,
         }
     }
 
@@ -289,5 +325,50 @@ mod tests {
         assert_eq!(changes(Some(&first), &second), ["1/1: No such image: x"]);
         let third = progress(&[(TaskState::Preparing, Some("No such image: x"))], 1);
         assert_eq!(changes(Some(&second), &third), [""; 0]);
+    }
+    #[test]
+    fn jobs_show_what_has_completed() {
+        let states = [
+            (TaskState::Complete, None),
+            (TaskState::Running, None),
+            (TaskState::Failed, Some("task: non-zero exit (1)")),
+        ];
+        let mut some = progress(&states, 5);
+        some.job = Some(Job {
+            completed: 1,
+            given_up: 0,
+            at_once: 2,
+        });
+        let expected = [
+            "job progress: 1 out of 5 complete",
+            "active tasks: 1 out of 2 tasks",
+            "1/5: complete  [==================================================>]",
+            "2/5: running   [=============================================>     ]",
+            "3/5: task: non-zero exit (1)",
+            "4/5: new       [=====>                                             ]",
+            "5/5: new       [=====>                                             ]",
+        ];
+        assert_eq!(screen(&some), expected);
+        let mut all = progress(&[(TaskState::Complete, None)], 1);
+        all.job = Some(Job {
+            completed: 1,
+            given_up: 0,
+            at_once: 1,
+        });
+        assert_eq!(screen(&all).len(), 3, "there is nothing to verify");
+    }
+
+    #[test]
+    fn nodes_are_named() {
+        let mut none = progress(&[], 0);
+        none.by_node = true;
+        assert_eq!(screen(&none), ["overall progress: waiting for new tasks"]);
+        let mut one = progress(&[(TaskState::Running, None)], 1);
+        one.by_node = true;
+        one.tasks[0].node = Some("1uubz3hcx3oh".to_owned());
+        assert_eq!(
+            screen(&one)[1],
+            "1uubz3hcx3oh: running   [==================================================>]"
+        );
     }
 }

@@ -1,3 +1,6 @@
+use swarmlet_core::model::{NodeId, RestartCondition, ServiceMode, TaskState};
+
+use super::tally::Slot;
 use super::*;
 use crate::output::samples::{service, task};
 
@@ -38,6 +41,7 @@ fn a_slot_shows_why_its_last_task_ended() {
     assert_eq!(
         progress.tasks,
         [Slot {
+            node: None,
             state: TaskState::Ready,
             error: Some("task: non-zero exit (1)".to_owned()),
         }]
@@ -108,4 +112,66 @@ fn ends_are_told_in_dockers_words() {
     assert_eq!(told(UpdateState::RollbackCompleted, Wait::Rollback), None);
     assert_eq!(told(UpdateState::Updating, Wait::Update), None);
     assert_eq!(told(UpdateState::Completed, Wait::Update), None);
+}
+
+#[test]
+fn one_task_on_each_node_counts_the_nodes() {
+    let mut ng = service(1, "ng", 1);
+    ng.spec.mode = ServiceMode::Global {};
+    let on = |number: u128, slot, state| {
+        let mut task = task(&ng, number, slot, state);
+        task.home = Some(NodeId::from_random(number << 100));
+        task
+    };
+    assert!(!Progress::of(&ng, &[], Wait::Tasks).is_complete());
+    let one = on(1, 1, TaskState::Running);
+    let two = on(2, 2, TaskState::Starting);
+    let progress = Progress::of(&ng, &[one.clone(), two], Wait::Tasks);
+    assert_eq!((progress.running, progress.total), (1, 2));
+    assert_eq!(progress.tasks[0].node.as_deref(), Some("000003ewfdnc"));
+    let two = on(2, 2, TaskState::Running);
+    let mut updating = ng.clone();
+    assert!(Progress::of(&ng, &[one.clone(), two.clone()], Wait::Tasks).is_complete());
+    // A node that is paused keeps the task that it has: it is not waited for once the update
+    // of the others is over.
+    updating.spec.task.force_update = 1;
+    updating.spec_version = Version(2);
+    updating.update_status = Some(status(UpdateState::Updating));
+    let mut new = on(2, 2, TaskState::Running);
+    new.spec_version = Version(2);
+    new.spec.force_update = 1;
+    let tasks = [one, new];
+    let progress = Progress::of(&updating, &tasks, Wait::Update);
+    assert_eq!((progress.running, progress.total), (1, 2));
+    updating.update_status = Some(status(UpdateState::Completed));
+    assert!(Progress::of(&updating, &tasks, Wait::Update).is_complete());
+}
+
+#[test]
+fn a_job_is_done_or_given_up() {
+    let mut job = service(1, "job", 1);
+    job.spec.mode = ServiceMode::ReplicatedJob {
+        max_concurrent: 1,
+        total_completions: 2,
+    };
+    job.spec.task.restart.condition = RestartCondition::None;
+    let one = task(&job, 1, 1, TaskState::Complete);
+    let half = Progress::of(&job, std::slice::from_ref(&one), Wait::Tasks);
+    assert!(!half.is_done());
+    let two = task(&job, 2, 2, TaskState::Complete);
+    let tasks = [one.clone(), two];
+    assert!(Progress::of(&job, &tasks, Wait::Tasks).is_done());
+    let mut bad = task(&job, 2, 2, TaskState::Failed);
+    bad.status.error = Some("task: non-zero exit (3)".to_owned());
+    let expected = "job job failed: 1 of 2 tasks were given up: task: non-zero exit (3)";
+    let tasks = [one, bad];
+    let given_up = Progress::of(&job, &tasks, Wait::Tasks).given_up();
+    assert_eq!(given_up.as_deref(), Some(expected));
+    // It would be started again.
+    job.spec.task.restart.condition = RestartCondition::OnFailure;
+    assert_eq!(Progress::of(&job, &tasks, Wait::Tasks).given_up(), None);
+    // What the run before came to is not what this one comes to.
+    job.spec_version = Version(2);
+    let again = Progress::of(&job, &tasks, Wait::Update);
+    assert!(!again.is_done() && again.given_up().is_none());
 }

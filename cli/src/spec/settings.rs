@@ -2,10 +2,11 @@
 
 use anyhow::{Result, bail};
 use swarmlet_core::model::{
-    ContainerSpec, HealthCheck, HealthTest, RestartCondition, ServiceMode, ServiceSpec, TaskSpec,
+    ContainerSpec, HealthCheck, HealthTest, RestartCondition, ServiceSpec, TaskSpec,
 };
 
 use super::check::set_check;
+use super::mode::set_numbers;
 use crate::args::{RestartConditionArg, ServiceFlags};
 
 /// Sets each field that was given, and leaves the others.
@@ -13,9 +14,7 @@ use crate::args::{RestartConditionArg, ServiceFlags};
 /// # Errors
 /// One sentence on the first mistake.
 pub(super) fn set_fields(spec: &mut ServiceSpec, flags: &ServiceFlags) -> Result<()> {
-    if let Some(replicas) = flags.replicas {
-        spec.mode = ServiceMode::Replicated { replicas };
-    }
+    set_numbers(&mut spec.mode, flags)?;
     set(&mut spec.drain_timeout, flags.drain_timeout);
     flags.update_config.apply(&mut spec.update);
     flags.rollback_config.apply(&mut spec.rollback);

@@ -51,7 +51,7 @@ fn every_flag_finds_its_place() {
     ])
     .unwrap();
     assert_eq!(spec.name, "ng");
-    assert_eq!(spec.mode.replicas(), 3);
+    assert_eq!(spec.mode.replicas(), Some(3));
     assert_eq!(spec.ports[0].published, 80);
     assert_eq!(spec.ports[1].mode, PortMode::Host);
     assert_eq!(spec.labels["team"], "a");
@@ -144,7 +144,7 @@ fn how_a_task_runs_and_ends() {
 #[test]
 fn defaults_are_dockers() {
     let spec = spec(&["--name=ng", "whoami"]).unwrap();
-    assert_eq!(spec.mode.replicas(), 1);
+    assert_eq!(spec.mode.replicas(), Some(1));
     assert_eq!(spec.task.restart, RestartPolicy::default());
     let container = spec.task.container().unwrap();
     assert_eq!(container.stop_grace_period, Duration::from_secs(10));

@@ -37,7 +37,13 @@ pub(super) fn create(state: &mut State, change: Change, task: &Task) -> Outcome 
     if !matches!(task.desired, TaskState::Ready | TaskState::Running) {
         return malformed("it should come to nothing");
     }
-    if !slot::has_room(state, &task.service, task.slot) {
+    if task.home.is_some() != service.spec.mode.is_global() {
+        return malformed("a node is meant for tasks of global services, and for no others");
+    }
+    if let Some(home) = task.home.as_ref().filter(|home| state.node(home).is_none()) {
+        return Err(Rejection::NodeNotFound(home.clone()));
+    }
+    if !slot::has_room(state, service, task) {
         return Err(Rejection::SlotTaken(task.service.clone(), task.slot));
     }
     let mut task = task.clone();

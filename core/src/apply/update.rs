@@ -40,6 +40,8 @@ pub(super) fn change_spec(
         Some(_) => Some(UpdateState::Updating),
         None => remade.then_some(UpdateState::Updating),
     };
+    // What is new in a job begins another run of it, and a run that failed is no update.
+    let begun = begun.filter(|_| !service.spec.mode.is_job());
     let completed = is_deployed(state, service).then(|| Box::new(service.spec.clone()));
     let unchanged = service.spec == spec;
     let service = state
@@ -208,15 +210,19 @@ fn begin(state: &mut State, change: Change, id: &ServiceId, reached: UpdateState
 }
 
 /// Whether the deployment of the present specification completed. That of a service which was
-/// never updated has once a task of it runs.
+/// never updated has once a task of it runs. A job is run, not deployed: there is nothing to go
+/// back to.
 fn is_deployed(state: &State, service: &Service) -> bool {
+    if service.spec.mode.is_job() {
+        return false;
+    }
     match service.update_status.as_ref().map(|status| status.state) {
         Some(reached) => matches!(
             reached,
             UpdateState::Completed | UpdateState::RollbackCompleted
         ),
         None => {
-            service.spec.mode.replicas() == 0
+            service.spec.mode.replicas() == Some(0)
                 || state
                     .tasks_of(&service.id)
                     .any(|task| task.status.state == TaskState::Running)

@@ -61,8 +61,14 @@ pub(super) fn services(state: &State) -> Result<(), Violation> {
 pub(super) fn tasks(state: &State) -> Result<(), Violation> {
     for task in state.tasks() {
         let broken = |rule: &str| Err(Violation(format!("task {} {rule}", task.id)));
-        if state.service(&task.service).is_none() {
+        let Some(service) = state.service(&task.service) else {
             return broken("has no service");
+        };
+        if task.home.is_some() != service.spec.mode.is_global() {
+            return broken("is meant for a node, or for none, against its service's mode");
+        }
+        if task.home.is_some() && task.node.is_some() && task.node != task.home {
+            return broken("is on another node than the one that it is for");
         }
         if task.slot == 0 {
             return broken("has no slot");
@@ -101,6 +107,18 @@ pub(super) fn tasks(state: &State) -> Result<(), Violation> {
 /// Two members of a slot at most, and so two endpoints: the second is there only to replace the
 /// first one, whose node is down or drained (or was, until this moment).
 pub(super) fn slots(state: &State) -> Result<(), Violation> {
+    let mut homes = BTreeMap::new();
+    for task in state.tasks() {
+        let home = homes
+            .entry((&task.service, task.slot))
+            .or_insert(&task.home);
+        ensure(**home == task.home, || {
+            format!(
+                "slot {} of service {} is of two nodes",
+                task.slot, task.service
+            )
+        })?;
+    }
     let mut slots: BTreeMap<_, usize> = BTreeMap::new();
     for task in state
         .tasks()

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::model::{Service, Task, TaskId, Version};
+use crate::model::{Service, Task, TaskId, TaskState, Version};
 use crate::testing::{World, ingress, node_id, service_id, spec};
 
 fn running() -> State {

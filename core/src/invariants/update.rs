@@ -1,8 +1,9 @@
 //! Rules about the tasks of a service that is being updated.
 
 use super::{Violation, ensure};
-use crate::model::{NodeState, Service, Task, TaskState, UpdateOrder};
+use crate::model::{Bounds, NodeState, Service, Task, TaskState, UpdateOrder};
 use crate::orchestrator::slot::is_displaced;
+use crate::orchestrator::{self, takes_part};
 use crate::state::State;
 
 pub(super) fn steps(before: &State, after: &State) -> Result<(), Violation> {
@@ -14,13 +15,11 @@ pub(super) fn steps(before: &State, after: &State) -> Result<(), Violation> {
         if old.spec != new.spec || !old.is_updating() || new.removing {
             continue;
         }
-        started(before, after, new)?;
-        if new
-            .update_config()
-            .bounds(new.spec.mode.replicas())
-            .is_some()
-        {
-            stopped(before, after, new)?;
+        let tasks = orchestrator::wanted(before, new);
+        let bounds = new.update_config().bounds(new.spec.mode, tasks);
+        started(before, after, (new, bounds))?;
+        if let Some(bounds) = bounds {
+            stopped(before, after, (new, bounds))?;
         }
     }
     Ok(())
@@ -28,9 +27,12 @@ pub(super) fn steps(before: &State, after: &State) -> Result<(), Violation> {
 
 /// What was prepared starts only where its order lets it: stop-first once nothing of another
 /// version lives in the slot, within bounds while there is room.
-fn started(before: &State, after: &State, service: &Service) -> Result<(), Violation> {
+fn started(
+    before: &State,
+    after: &State,
+    (service, bounds): (&Service, Option<Bounds>),
+) -> Result<(), Violation> {
     let config = service.update_config();
-    let bounds = config.bounds(service.spec.mode.replicas());
     for task in after.tasks_of(&service.id).filter(|task| task.is_live()) {
         let waited = before
             .task(&task.id)
@@ -54,6 +56,7 @@ fn started(before: &State, after: &State, service: &Service) -> Result<(), Viola
                         && task.desired != TaskState::Ready
                         && !is_displaced(after, task)
                         && is_occupied(after, task)
+                        && takes_part(before, service, task)
                 })
                 .count() as u64;
             ensure(total <= bounds.max, || {
@@ -70,11 +73,11 @@ fn started(before: &State, after: &State, service: &Service) -> Result<(), Viola
 }
 
 /// No update stops a healthy task where too few would be left.
-fn stopped(before: &State, after: &State, service: &Service) -> Result<(), Violation> {
-    let replicas = service.spec.mode.replicas();
-    let Some(bounds) = service.update_config().bounds(replicas) else {
-        return Ok(());
-    };
+fn stopped(
+    before: &State,
+    after: &State,
+    (service, bounds): (&Service, Bounds),
+) -> Result<(), Violation> {
     let told = after.tasks_of(&service.id).any(|task| {
         let before_it = before.task(&task.id);
         // Surplus slots and displaced tasks are stopped for other reasons.
@@ -84,10 +87,12 @@ fn stopped(before: &State, after: &State, service: &Service) -> Result<(), Viola
             && service.is_outdated(task)
             && is_occupied(after, task)
             && !is_displaced(before, task)
+            && takes_part(before, service, task)
     });
     let healthy = |state: &State| {
         let tasks = state.tasks_of(&service.id);
-        tasks.filter(|task| is_healthy(state, task)).count() as u64
+        let counts = |task: &&Task| is_healthy(state, task) && takes_part(before, service, task);
+        tasks.filter(counts).count() as u64
     };
     ensure(!told || healthy(after) >= bounds.min, || {
         format!(

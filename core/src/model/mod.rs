@@ -8,6 +8,7 @@ mod check;
 mod cluster;
 mod container;
 mod id;
+mod mode;
 mod node;
 mod placement;
 mod ports;
@@ -24,6 +25,7 @@ pub use container::{
     Resources, RestartCondition, RestartPolicy, TaskSpec,
 };
 pub use id::{ClusterId, InvalidId, NodeId, ServiceId, TaskId};
+pub use mode::{InvalidMode, ModeKind, ServiceMode};
 pub use node::{
     Availability, InvalidAvailability, ManagerInfo, Node, NodeDescription, NodeSpec, NodeState,
     NodeStatus, Platform, PortProblem, Role, RuntimeKind,
@@ -32,7 +34,7 @@ pub use placement::{
     Constraint, ConstraintOp, InvalidConstraint, InvalidPreference, Placement, Preference, Strategy,
 };
 pub use ports::{PortMode, PortSpec, Protocol};
-pub use service::{LbPolicy, Rebalance, Service, ServiceMode, ServiceSpec};
+pub use service::{LbPolicy, Rebalance, Service, ServiceSpec};
 pub use task::{ContainerStatus, Draining, RestartHistory, Task, TaskPort, TaskState, TaskStatus};
 pub use time::{Timestamp, Version};
 pub use update::{

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::container::TaskSpec;
 use super::id::ServiceId;
+use super::mode::ServiceMode;
 use super::ports::PortSpec;
 use super::task::Task;
 use super::time::{Timestamp, Version, nanoseconds};
@@ -44,11 +45,14 @@ pub struct Service {
 
 impl Service {
     /// Whether a task has to be replaced because it is not what the service asks for. One that
-    /// was made for another version but is alike stays.
+    /// was made for another version but is alike stays; that of a job does not, because each
+    /// version of a job is a run of its own.
     #[must_use]
     pub fn is_outdated(&self, task: &Task) -> bool {
         task.spec_version != self.spec_version
-            && (task.spec != self.spec.task || task.ports != self.spec.ports)
+            && (self.spec.mode.is_job()
+                || task.spec != self.spec.task
+                || task.ports != self.spec.ports)
     }
 
     /// The settings that the latest update works by.
@@ -118,28 +122,6 @@ impl ServiceSpec {
     /// Drain timeout of a service that names none. Long enough for requests in flight; idle
     /// keep-alive connections would otherwise hold up every scale-down for minutes.
     pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-}
-
-/// How many tasks a service has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub enum ServiceMode {
-    /// A number of identical tasks, one in each slot.
-    Replicated {
-        /// How many.
-        #[serde(rename = "Replicas")]
-        replicas: u32,
-    },
-}
-
-impl ServiceMode {
-    /// How many tasks the mode asks for.
-    #[must_use]
-    pub fn replicas(self) -> u32 {
-        match self {
-            Self::Replicated { replicas } => replicas,
-        }
-    }
 }
 
 /// How the balancer chooses an endpoint.

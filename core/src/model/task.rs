@@ -28,8 +28,12 @@ pub struct Task {
     pub service: ServiceId,
     /// The service's name, kept here because a container's name shows it.
     pub service_name: String,
-    /// Which of the service's replicas it is, from 1.
+    /// Which of the service's replicas it is, from 1. With one task on each node the numbers
+    /// mean nothing, but that tasks of one number are of one node.
     pub slot: u32,
+    /// The node that it is for, where its service has one task on each node.
+    #[serde(rename = "HomeID", skip_serializing_if = "Option::is_none")]
+    pub home: Option<NodeId>,
     /// The node that it is bound to, once it has been placed.
     #[serde(rename = "NodeID")]
     pub node: Option<NodeId>,
@@ -59,16 +63,26 @@ pub struct Task {
 }
 
 impl Task {
-    /// `service.slot`, as tables show it.
+    /// `service.slot`, or `service.node` with one task on each node, as tables show it.
     #[must_use]
     pub fn name(&self) -> String {
-        format!("{}.{}", self.service_name, self.slot)
+        format!("{}.{}", self.service_name, self.place())
     }
 
-    /// `service.slot.id`, the name of its container, as Docker Swarm's.
+    /// `service.slot.id`, or `service.node.id`: the name of its container, as Docker Swarm's.
     #[must_use]
     pub fn container_name(&self) -> String {
-        format!("{}.{}.{}", self.service_name, self.slot, self.id)
+        format!("{}.{}.{}", self.service_name, self.place(), self.id)
+    }
+
+    /// What tells it from the other tasks of its service: its slot's number, or the identifier
+    /// of the node that it is for.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match &self.home {
+            Some(node) => node.to_string(),
+            None => self.slot.to_string(),
+        }
     }
 
     /// Whether it still is, or may come to be, a container on its node.

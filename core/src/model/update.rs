@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::id::TaskId;
+use super::mode::ServiceMode;
 use super::time::{Timestamp, nanoseconds};
 
 /// How tasks are replaced by those of another specification.
@@ -29,11 +30,11 @@ pub struct UpdateConfig {
     /// Which of the two tasks of a slot has to wait. It does not count where
     /// `min_healthy_percent` or `max_percent` is given.
     pub order: UpdateOrder,
-    /// The least share of the replicas that run throughout (100 where only the other one is
-    /// given), rounded up as ECS does.
+    /// The least share of the tasks that run throughout (100 where only the other one is given,
+    /// 0 with one task on each node), rounded up as ECS does.
     pub min_healthy_percent: Option<u32>,
-    /// The largest share of the replicas that are started (200 where only the other one is
-    /// given), rounded down as ECS does.
+    /// The largest share of the tasks that are started (200 where only the other one is given,
+    /// 100 with one task on each node), rounded down as ECS does.
     pub max_percent: Option<u32>,
     /// An update in which nothing got ahead for this long, `delay` and `monitor` apart, has
     /// failed; zero is for ever.
@@ -59,21 +60,36 @@ impl Default for UpdateConfig {
 }
 
 impl UpdateConfig {
-    /// ECS's values for a percentage that is not given while the other one is.
+    /// ECS's values for a percentage that is not given while the other one is: of services with
+    /// a number of tasks, and of those with one on each node.
     const ECS_DEFAULTS: (u32, u32) = (100, 200);
+    const ECS_GLOBAL_DEFAULTS: (u32, u32) = (0, 100);
 
-    /// The bounds on running tasks, where percentages were given.
+    /// The bounds on the running ones of so many tasks, where percentages were given.
+    ///
+    /// How many nodes there are is not known when the percentages are checked, and it changes.
+    /// So that no number of them stops an update for good, one task of a global service may
+    /// stop even where the shares are rounded to all of them.
     #[must_use]
-    pub fn bounds(&self, replicas: u32) -> Option<Bounds> {
+    pub fn bounds(&self, mode: ServiceMode, tasks: usize) -> Option<Bounds> {
         if self.min_healthy_percent.is_none() && self.max_percent.is_none() {
             return None;
         }
-        let share = |percent: u32| u64::from(replicas) * u64::from(percent);
-        let (min, max) = Self::ECS_DEFAULTS;
-        Some(Bounds {
+        let tasks = u64::try_from(tasks).unwrap_or(u64::MAX);
+        let share = |percent: u32| tasks.saturating_mul(u64::from(percent));
+        let (min, max) = if mode.is_global() {
+            Self::ECS_GLOBAL_DEFAULTS
+        } else {
+            Self::ECS_DEFAULTS
+        };
+        let mut bounds = Bounds {
             min: share(self.min_healthy_percent.unwrap_or(min)).div_ceil(100),
             max: share(self.max_percent.unwrap_or(max)) / 100,
-        })
+        };
+        if mode.is_global() && bounds.max <= tasks {
+            bounds.min = bounds.min.min(tasks.saturating_sub(1));
+        }
+        Some(bounds)
     }
 }
 
@@ -305,21 +321,34 @@ mod tests {
 
     #[test]
     fn bounds_are_rounded_as_ecs_does() {
-        let bounds = |min, max, replicas| {
+        let global = ServiceMode::Global {};
+        let counted = ServiceMode::Replicated { replicas: 0 };
+        let bounds_of = |mode, min, max, tasks| {
             let config = UpdateConfig {
                 min_healthy_percent: min,
                 max_percent: max,
                 ..UpdateConfig::default()
             };
             config
-                .bounds(replicas)
+                .bounds(mode, tasks)
                 .map(|bounds| (bounds.min, bounds.max))
         };
+        let bounds = |min, max, tasks| bounds_of(counted, min, max, tasks);
         assert_eq!(bounds(None, None, 5), None);
         assert_eq!(bounds(Some(50), Some(200), 2), Some((1, 4)));
         assert_eq!(bounds(Some(20), Some(100), 5), Some((1, 5)));
         assert_eq!(bounds(Some(50), Some(150), 3), Some((2, 4)));
         assert_eq!(bounds(Some(50), None, 3), Some((2, 6)));
         assert_eq!(bounds(None, Some(125), 4), Some((4, 5)));
+        let bounds = |min, max, tasks| bounds_of(global, min, max, tasks);
+        assert_eq!(bounds(None, None, 5), None);
+        assert_eq!(bounds(None, Some(100), 5), Some((0, 5)));
+        assert_eq!(bounds(Some(50), None, 5), Some((3, 5)));
+        assert_eq!(
+            bounds(Some(50), None, 1),
+            Some((0, 1)),
+            "it must not stand still"
+        );
+        assert_eq!(bounds(Some(100), Some(200), 1), Some((1, 2)));
     }
 }

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::check::{Check, InvalidProbe, Probe, is_path};
-use super::container::{ContainerSpec, Mount, MountKind, TaskSpec};
+use super::container::{ContainerSpec, Mount, MountKind, RestartCondition, TaskSpec};
+use super::mode::ServiceMode;
 use super::placement::Placement;
 use super::ports::{PortMode, PortSpec, Protocol};
 use super::service::ServiceSpec;
@@ -40,6 +41,9 @@ const MAX_PREFERENCES: usize = 8;
 /// More than twice is rarely of use; more than ten times is a mistyped number.
 const MAX_PERCENT: u32 = 1000;
 
+/// Docker's words: a job is run again, and never rolled over its tasks.
+const JOB_WITH_UPDATE: &str = "update and rollback configuration is not supported for jobs";
+
 /// A specification that cannot be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -52,12 +56,7 @@ impl ServiceSpec {
     /// [`InvalidSpec`] with the first thing found: what, which value, what is allowed.
     pub fn validate(&self) -> Result<(), InvalidSpec> {
         name(&self.name)?;
-        if self.mode.replicas() > MAX_REPLICAS {
-            return invalid(format!(
-                "{} replicas are too many: a service has at most {MAX_REPLICAS}",
-                self.mode.replicas()
-            ));
-        }
+        mode(self.mode, &self.task)?;
         duration("drain timeout", self.drain_timeout)?;
         self.task.validate()?;
         ports(&self.ports)?;
@@ -66,13 +65,13 @@ impl ServiceSpec {
                 check_port(&check.probe, &self.ports)?;
             }
         }
-        update("update", &self.update, self.mode.replicas())?;
+        update("update", &self.update, self.mode)?;
         if self.rollback.failure_action == FailureAction::Rollback {
             return invalid(
                 "a rollback that fails can pause or continue, not roll back".to_owned(),
             );
         }
-        update("rollback", &self.rollback, self.mode.replicas())
+        update("rollback", &self.rollback, self.mode)
     }
 }
 
@@ -290,7 +289,37 @@ fn ports(ports: &[PortSpec]) -> Result<(), InvalidSpec> {
     Ok(())
 }
 
-fn update(what: &str, config: &UpdateConfig, replicas: u32) -> Result<(), InvalidSpec> {
+fn mode(mode: ServiceMode, task: &TaskSpec) -> Result<(), InvalidSpec> {
+    let replicas = mode.replicas().unwrap_or(0);
+    if replicas > MAX_REPLICAS {
+        return invalid(format!(
+            "{replicas} replicas are too many: a service has at most {MAX_REPLICAS}"
+        ));
+    }
+    if mode.is_global() && task.placement.max_replicas != 0 {
+        return invalid(
+            "replicas-max-per-node can only be used with replicated or replicated-job mode"
+                .to_owned(),
+        );
+    }
+    if mode.is_job() && task.restart.condition == RestartCondition::Any {
+        return invalid(
+            "restart condition any is not supported for jobs: a task that has completed is not \
+             started again; use on-failure or none"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+fn update(what: &str, config: &UpdateConfig, mode: ServiceMode) -> Result<(), InvalidSpec> {
+    if mode.is_job() {
+        return if *config == UpdateConfig::default() {
+            Ok(())
+        } else {
+            invalid(JOB_WITH_UPDATE.to_owned())
+        };
+    }
     duration(&format!("{what} delay"), config.delay)?;
     duration(&format!("{what} monitor"), config.monitor)?;
     duration(
@@ -309,7 +338,13 @@ fn update(what: &str, config: &UpdateConfig, replicas: u32) -> Result<(), Invali
             "invalid {what} max percent {percent}: expected 100 to {MAX_PERCENT}"
         ));
     }
-    let Some(bounds) = config.bounds(replicas).filter(|_| replicas > 0) else {
+    let Some(replicas) = mode.replicas() else {
+        return global_update(what, config);
+    };
+    let Some(bounds) = config
+        .bounds(mode, replicas as usize)
+        .filter(|_| replicas > 0)
+    else {
         return Ok(());
     };
     if bounds.min >= u64::from(replicas) && bounds.max <= u64::from(replicas) {
@@ -321,6 +356,19 @@ fn update(what: &str, config: &UpdateConfig, replicas: u32) -> Result<(), Invali
         ));
     }
     Ok(())
+}
+
+/// How many nodes there will be is not known, but with all of them healthy and none added there
+/// is no number that could move.
+fn global_update(what: &str, config: &UpdateConfig) -> Result<(), InvalidSpec> {
+    let adds = config.max_percent.is_some_and(|percent| percent > 100);
+    if adds || config.min_healthy_percent != Some(100) {
+        return Ok(());
+    }
+    invalid(format!(
+        "the {what} could never move: the task of each node must stay healthy and no other one \
+         may be started beside it: lower the min healthy percent, or raise the max percent"
+    ))
 }
 
 fn duration(what: &str, value: Duration) -> Result<(), InvalidSpec> {

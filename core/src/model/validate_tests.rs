@@ -228,3 +228,68 @@ fn a_check_needs_a_published_port_and_sane_numbers() {
         ),
     );
 }
+
+#[test]
+fn jobs_are_not_updated_and_not_restarted_for_ever() {
+    let job = |condition, edit: fn(&mut ServiceSpec)| {
+        move |spec: &mut ServiceSpec| {
+            spec.mode = ServiceMode::ReplicatedJob {
+                max_concurrent: 1,
+                total_completions: 3,
+            };
+            spec.task.restart.condition = condition;
+            edit(spec);
+        }
+    };
+    check(job(RestartCondition::OnFailure, |_| {}), Ok(()));
+    check(job(RestartCondition::None, |_| {}), Ok(()));
+    check(
+        job(RestartCondition::Any, |_| {}),
+        Err(
+            "restart condition any is not supported for jobs: a task that has completed is not \
+             started again; use on-failure or none",
+        ),
+    );
+    let refused = "update and rollback configuration is not supported for jobs";
+    check(
+        job(RestartCondition::None, |spec| spec.update.parallelism = 2),
+        Err(refused),
+    );
+    check(
+        job(RestartCondition::None, |spec| {
+            spec.mode = ServiceMode::GlobalJob {};
+            spec.rollback.delay = Duration::from_secs(1);
+        }),
+        Err(refused),
+    );
+}
+
+#[test]
+fn global_updates_that_could_never_move_are_refused() {
+    let percents = |min, max| {
+        move |spec: &mut ServiceSpec| {
+            spec.mode = ServiceMode::Global {};
+            spec.update.min_healthy_percent = min;
+            spec.update.max_percent = max;
+        }
+    };
+    check(percents(None, None), Ok(()));
+    check(percents(Some(0), Some(100)), Ok(()));
+    check(percents(Some(99), None), Ok(()));
+    check(percents(Some(100), Some(200)), Ok(()));
+    check(
+        |spec| {
+            spec.mode = ServiceMode::GlobalJob {};
+            spec.task.restart.condition = RestartCondition::None;
+            spec.task.placement.max_replicas = 2;
+        },
+        Err("replicas-max-per-node can only be used with replicated or replicated-job mode"),
+    );
+    check(
+        percents(Some(100), None),
+        Err(
+            "the update could never move: the task of each node must stay healthy and no other \
+             one may be started beside it: lower the min healthy percent, or raise the max percent",
+        ),
+    );
+}

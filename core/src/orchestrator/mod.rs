@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! slot:  free → member → … ended by itself → successor (after a back-off) → …
-//!                     ↘ displaced (node down or drained) → replacement runs → old one stops
+//!                     ↘ displaced (node down, drained or excluded) → replacement runs → old one stops
 //!                     ↘ surplus (scaled down, removed) → drained → stopped → forgotten
 //! ```
 //!
@@ -11,6 +11,9 @@
 //! then retired, never the other way about, so that a slot never loses the history that its
 //! back-off grows from.
 
+mod global;
+mod job;
+mod keep;
 mod reap;
 mod replicated;
 pub(crate) mod restart;
@@ -21,11 +24,14 @@ mod tests;
 
 use crate::command::Command;
 use crate::endpoints;
-use crate::model::{NodeState, Service, Task, TaskState, TaskStatus, Timestamp};
+use crate::model::{
+    NodeId, NodeState, Service, ServiceMode, Task, TaskState, TaskStatus, Timestamp,
+};
 use crate::random::Random;
 use crate::state::State;
 
-pub use restart::restart_in_place;
+pub(crate) use global::takes_part;
+pub use restart::{is_over, restart_in_place};
 
 /// Creates, promotes, replaces, stops and forgets tasks until each service has what its
 /// specification asks for. `seed` gives the identifiers of new tasks and the jitter of their
@@ -41,8 +47,16 @@ pub fn reconcile(state: &State, now: Timestamp, seed: u64) -> Vec<Command> {
     for service in state.services() {
         if service.removing {
             reap::service(&mut pass, service);
-        } else {
-            replicated::reconcile(&mut pass, service);
+            continue;
+        }
+        match service.spec.mode {
+            ServiceMode::Replicated { replicas } => {
+                replicated::reconcile(&mut pass, service, replicas);
+            }
+            ServiceMode::Global {} => global::reconcile(&mut pass, service),
+            ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob {} => {
+                job::reconcile(&mut pass, service);
+            }
         }
     }
     for task in state.tasks().filter(|task| is_lost(state, task)) {
@@ -58,6 +72,14 @@ pub fn reconcile(state: &State, now: Timestamp, seed: u64) -> Vec<Command> {
         });
     }
     pass.commands
+}
+
+/// How many tasks a service should have.
+pub(crate) fn wanted(state: &State, service: &Service) -> usize {
+    match service.spec.mode.replicas() {
+        Some(replicas) => replicas as usize,
+        None => global::wanted(state, service),
+    }
 }
 
 /// One run of the orchestrator.
@@ -96,8 +118,11 @@ impl Pass<'_> {
         }
     }
 
-    fn create(&mut self, service: &Service, plan: restart::Plan, slot: u32) {
-        let task = restart::task(service, plan, slot, self.now, &mut self.random);
+    /// Adds a task to a slot; `home` is the node that it is for, where its service has one task
+    /// on each node.
+    fn create(&mut self, service: &Service, plan: restart::Plan, slot: u32, home: Option<&NodeId>) {
+        let place = (slot, home.cloned());
+        let task = restart::task(service, plan, place, self.now, &mut self.random);
         self.commands.push(Command::CreateTask {
             task: Box::new(task),
         });

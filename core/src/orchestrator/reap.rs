@@ -6,6 +6,7 @@ use super::Pass;
 use super::slot::Slot;
 use crate::command::Command;
 use crate::model::{ClusterSpec, Service, Task};
+use crate::scheduler::{self, FAULTY};
 
 /// Takes a service that is being removed down to nothing.
 pub(super) fn service(pass: &mut Pass<'_>, service: &Service) {
@@ -26,16 +27,32 @@ pub(super) fn service(pass: &mut Pass<'_>, service: &Service) {
 }
 
 /// Keeps the last few ended tasks of a slot, and none of a slot that is gone.
-pub(super) fn history(pass: &mut Pass<'_>, slot: &Slot<'_>) {
+pub(super) fn history(pass: &mut Pass<'_>, service: &Service, slot: &Slot<'_>) {
+    let kept = if slot.is_occupied() { limit(pass) } else { 0 };
+    past(pass, service, slot, kept);
+}
+
+/// How many ended tasks of a slot are kept to be looked at.
+pub(super) fn limit(pass: &Pass<'_>) -> usize {
     let limit = pass.state.cluster().map_or_else(
         || ClusterSpec::default().task_history_limit,
         |cluster| cluster.spec.task_history_limit,
     );
-    let kept = if slot.is_occupied() { limit } else { 0 };
+    limit as usize
+}
+
+/// Keeps so many ended tasks of a slot. A slot that goes on keeps its latest failures as well,
+/// whatever the number: a node on which they pile up is avoided, and that is counted from them.
+pub(super) fn past(pass: &mut Pass<'_>, service: &Service, slot: &Slot<'_>, kept: usize) {
     let mut past = slot.past.clone();
     past.sort_by_key(|task| Reverse((task.status.at, task.created_at, &task.id)));
-    for task in past.into_iter().skip(kept as usize) {
-        delete(pass, task);
+    let mut failures = if slot.is_occupied() { FAULTY } else { 0 };
+    for (position, task) in past.into_iter().enumerate() {
+        let counts = failures > 0 && scheduler::is_recent_failure(task, service.spec_version, pass.now);
+        failures -= usize::from(counts);
+        if position >= kept && !counts {
+            delete(pass, task);
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::Pass;
 use crate::model::{
-    RestartCondition, RestartHistory, RestartPolicy, Service, Task, TaskId, TaskState, TaskStatus,
-    Timestamp, Version,
+    NodeId, RestartCondition, RestartHistory, RestartPolicy, Service, Task, TaskId, TaskState,
+    TaskStatus, Timestamp, Version,
 };
 use crate::random::Random;
 
@@ -75,7 +75,7 @@ impl Plan {
             message: if task.moving {
                 "created to move a task to another node".to_owned()
             } else {
-                "created to replace a task on a node that is down or drained".to_owned()
+                "created to replace a task that its node does not keep".to_owned()
             },
             waits: false,
         }
@@ -141,8 +141,9 @@ fn next(
     Some((history, pause))
 }
 
-/// Whether a slot is left as it is after the end of its task.
-pub(crate) fn is_over(ended: &Task, policy: &RestartPolicy) -> bool {
+/// Whether a slot is left as it is after the end of its task: the policy wants no other one.
+#[must_use]
+pub fn is_over(ended: &Task, policy: &RestartPolicy) -> bool {
     ended.status.state != TaskState::Orphaned && attempts_before(ended, policy).is_none()
 }
 
@@ -174,7 +175,7 @@ pub(crate) fn was_stable(before: &TaskStatus, at: Timestamp) -> bool {
 pub(super) fn task(
     service: &Service,
     plan: Plan,
-    slot: u32,
+    (slot, home): (u32, Option<NodeId>),
     now: Timestamp,
     random: &mut Random,
 ) -> Task {
@@ -185,6 +186,7 @@ pub(super) fn task(
         service: service.id.clone(),
         service_name: service.spec.name.clone(),
         slot,
+        home,
         node: None,
         generic_names: BTreeMap::new(),
         spec: service.spec.task.clone(),

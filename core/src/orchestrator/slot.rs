@@ -1,6 +1,9 @@
 //! One slot of a service: the tasks that it counts on, and those that have been.
 
-use crate::model::{Availability, NodeState, Service, ServiceId, Task, TaskState};
+use std::collections::BTreeMap;
+
+use crate::model::{Availability, NodeId, NodeState, Service, ServiceId, Task, TaskState};
+use crate::scheduler;
 use crate::state::State;
 
 /// A slot's tasks, by what they mean for it.
@@ -8,7 +11,8 @@ use crate::state::State;
 pub(crate) struct Slot<'a> {
     /// Members on a node that will keep them, or without a node yet.
     pub(crate) settled: Vec<&'a Task>,
-    /// Members on a node that is down or to be emptied, or that are to move to another one.
+    /// Members on a node that is down, to be emptied, or excluded by a constraint, or that are to
+    /// move to another one.
     pub(crate) displaced: Vec<&'a Task>,
     /// Members that ended by themselves and were not succeeded yet.
     pub(crate) finished: Vec<&'a Task>,
@@ -16,10 +20,22 @@ pub(crate) struct Slot<'a> {
     pub(crate) leaving: Vec<&'a Task>,
     /// Ended tasks that are kept to be looked at.
     pub(crate) past: Vec<&'a Task>,
+    /// The node that all of them are for, where the service has one task on each node.
+    pub(crate) home: Option<&'a NodeId>,
+}
+
+/// The slots of a service, by number.
+pub(crate) fn of<'a>(state: &'a State, service: &ServiceId) -> BTreeMap<u32, Slot<'a>> {
+    let mut slots: BTreeMap<u32, Slot<'a>> = BTreeMap::new();
+    for task in state.tasks_of(service) {
+        slots.entry(task.slot).or_default().add(state, task);
+    }
+    slots
 }
 
 impl<'a> Slot<'a> {
-    pub(crate) fn add(&mut self, state: &State, task: &'a Task) {
+    fn add(&mut self, state: &State, task: &'a Task) {
+        self.home = task.home.as_ref();
         let live = task.is_live();
         match (task.is_member(), live) {
             (true, true) if is_displaced(state, task) => self.displaced.push(task),
@@ -73,28 +89,46 @@ impl<'a> Slot<'a> {
 pub(crate) fn is_displaced(state: &State, task: &Task) -> bool {
     let Some(id) = &task.node else { return false };
     let unfit = state.node(id).is_none_or(|node| {
-        node.status.state == NodeState::Down || node.spec.availability == Availability::Drain
+        node.status.state == NodeState::Down
+            || node.spec.availability == Availability::Drain
+            || !scheduler::meets_constraints(node, &task.spec)
     });
     task.moving || unfit
 }
 
-/// Whether a task may be added to a slot: none is there, or just one that needs a replacement,
+/// Whether a task has to end because a constraint holds for its node no more.
+pub(crate) fn is_evicted(state: &State, task: &Task) -> bool {
+    let node = task.node.as_ref().and_then(|id| state.node(id));
+    node.is_some_and(|node| !scheduler::meets_constraints(node, &task.spec))
+}
+
+/// Whether no node may have a task as things stand.
+pub(crate) fn is_refused(task: &Task) -> bool {
+    task.status.state == TaskState::Pending && task.status.error.is_some()
+}
+
+/// Whether a task may be added to its slot: none is there, or just one that needs a replacement,
 /// because it is displaced or not what the service asks for any more. Two leaders that decided
-/// the same therefore make one task, not two.
-pub(crate) fn has_room(state: &State, service: &ServiceId, slot: u32) -> bool {
-    let mut members = state
-        .tasks_in(service, slot)
-        .filter(|task| task.is_member() && task.is_live());
+/// the same therefore make one task, not two. A slot is of one node, where it is of any, and one
+/// of a job that has completed takes no further task.
+pub(crate) fn has_room(state: &State, service: &Service, task: &Task) -> bool {
+    let others = || state.tasks_in(&service.id, task.slot);
+    if others().any(|other| other.home != task.home || has_completed(service, other)) {
+        return false;
+    }
+    let mut members = others().filter(|other| other.is_member() && other.is_live());
     match (members.next(), members.next()) {
         (None, _) => true,
-        (Some(task), None) => {
-            let outdated = state
-                .service(service)
-                .is_some_and(|service| service.is_outdated(task));
-            outdated || is_displaced(state, task)
-        }
+        (Some(member), None) => service.is_outdated(member) || is_displaced(state, member),
         (Some(_), Some(_)) => false,
     }
+}
+
+/// Whether a task has done what the present run of its job is for.
+pub(crate) fn has_completed(service: &Service, task: &Task) -> bool {
+    service.spec.mode.is_job()
+        && task.status.state == TaskState::Complete
+        && task.spec_version == service.spec_version
 }
 
 /// Of several members that could stay: one that runs, then the oldest.

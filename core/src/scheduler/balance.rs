@@ -22,7 +22,9 @@ use crate::state::State;
 pub(crate) fn moves<'a>(state: &'a State, service: &Service, most: usize) -> Vec<&'a Task> {
     let mut moves = Vec::new();
     let placement = &service.spec.task.placement;
-    if placement.strategy == Strategy::Binpack || most == 0 {
+    // Where there is one task on each node none can go elsewhere, and a job's would begin anew.
+    let counted = matches!(service.spec.mode, ServiceMode::Replicated { .. });
+    if placement.strategy == Strategy::Binpack || most == 0 || !counted {
         return moves;
     }
     let mut leaves = leaves(state, service);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::model::{NodeId, Task, TaskState, Timestamp};
+use crate::model::{NodeId, Task, TaskState, Timestamp, Version};
 use crate::orchestrator::slot;
 use crate::state::State;
 
@@ -11,7 +11,7 @@ use crate::state::State;
 const FAULT_WINDOW: Duration = Duration::from_secs(5 * 60);
 
 /// With this many failures of a service and specification a node is chosen last.
-pub(super) const FAULTY: usize = 5;
+pub(crate) const FAULTY: usize = 5;
 
 /// The tasks of a service on one node.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,9 +36,7 @@ pub(super) fn census<'a>(
     let mut counts: BTreeMap<&NodeId, Count> = BTreeMap::new();
     for task in state.tasks_of(&like.service) {
         let Some(node) = &task.node else { continue };
-        let failed = matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
-            && task.spec_version == like.spec_version
-            && now.since(task.status.at) < FAULT_WINDOW;
+        let failed = is_recent_failure(task, like.spec_version, now);
         if !task.is_live() && !failed {
             continue;
         }
@@ -51,4 +49,12 @@ pub(super) fn census<'a>(
         count.failures += usize::from(failed);
     }
     counts
+}
+
+/// Whether a task counts against its node: it failed lately, and was made from the specification
+/// of that version.
+pub(crate) fn is_recent_failure(task: &Task, version: Version, now: Timestamp) -> bool {
+    matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
+        && task.spec_version == version
+        && now.since(task.status.at) < FAULT_WINDOW
 }

@@ -5,11 +5,15 @@ use std::fmt;
 
 use super::constraint;
 use super::load::{Load, host_ports};
-use crate::model::{Availability, Node, NodeState, Platform, Resources, RuntimeKind, Task};
+use crate::model::{
+    Availability, Node, NodeState, Platform, Resources, RuntimeKind, Task, TaskSpec,
+};
 
 /// Why a node cannot have a task. The order is that in which the filters are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
+    /// The task is for another node.
+    NotHome,
     /// It is not ready, or it is paused or drained.
     NotAvailable,
     /// Its container engine does not answer: what runs there is unknown, and nothing can be
@@ -32,6 +36,7 @@ pub enum Refusal {
 impl Refusal {
     fn text(self) -> &'static str {
         match self {
+            Self::NotHome => "meant for another node",
             Self::NotAvailable => "not available for new tasks",
             Self::Engine => "container engine does not answer",
             Self::Runtime => "unsupported runtime",
@@ -85,25 +90,45 @@ impl fmt::Display for Refusals {
 
 /// The filters that look at the node alone, not at what it carries.
 pub(super) fn lasting(node: &Node, task: &Task) -> Result<(), Refusal> {
+    if task.home.as_ref().is_some_and(|home| *home != node.id) {
+        return Err(Refusal::NotHome);
+    }
     if node.status.state != NodeState::Ready || node.spec.availability != Availability::Active {
         return Err(Refusal::NotAvailable);
     }
     if !engine_answers(node) {
         return Err(Refusal::Engine);
     }
-    if !runs(node.description.runtime, task) {
+    if !runs(node.description.runtime, &task.spec) {
         return Err(Refusal::Runtime);
     }
-    let constraints = &task.spec.placement.constraints;
-    if !constraints.iter().all(|c| constraint::holds(c, node)) {
+    if !meets_constraints(node, &task.spec) {
         return Err(Refusal::Constraint);
     }
-    let platforms = &task.spec.placement.platforms;
-    let made_for = |wanted: &Platform| constraint::is_platform(wanted, &node.description.platform);
-    if !platforms.is_empty() && !platforms.iter().any(made_for) {
+    if !has_platform(node, &task.spec.placement.platforms) {
         return Err(Refusal::Platform);
     }
     Ok(())
+}
+
+/// Whether a node could have a task as far as its nature goes, whatever it does at the moment:
+/// services with one task on each node leave out those that never can.
+pub(crate) fn suits(node: &Node, spec: &TaskSpec) -> bool {
+    runs(node.description.runtime, spec)
+        && meets_constraints(node, spec)
+        && has_platform(node, &spec.placement.platforms)
+}
+
+/// Whether every constraint holds for a node.
+pub(crate) fn meets_constraints(node: &Node, spec: &TaskSpec) -> bool {
+    let mut constraints = spec.placement.constraints.iter();
+    constraints.all(|constraint| constraint::holds(constraint, node))
+}
+
+/// Whether an image that is made for these platforms runs on a node; with none named it may.
+fn has_platform(node: &Node, platforms: &[Platform]) -> bool {
+    let made_for = |wanted: &Platform| constraint::is_platform(wanted, &node.description.platform);
+    platforms.is_empty() || platforms.iter().any(made_for)
 }
 
 /// The filters that look at what the node carries; `of_service` is the number of live tasks of
@@ -156,8 +181,8 @@ fn engine_answers(node: &Node) -> bool {
 /// Whether a runtime can run the task's image. A path is never an image reference, and the
 /// other way about, so a mixed cluster places each where it can run; `whoami` is built in for
 /// both.
-fn runs(runtime: RuntimeKind, task: &Task) -> bool {
-    let Some(container) = task.spec.container() else {
+fn runs(runtime: RuntimeKind, spec: &TaskSpec) -> bool {
+    let Some(container) = spec.container() else {
         return false;
     };
     let path = container.image.starts_with(['/', '.']);

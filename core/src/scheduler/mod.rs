@@ -20,13 +20,15 @@ mod tests;
 mod tree;
 
 pub(crate) use balance::moves;
+pub(crate) use census::{FAULTY, is_recent_failure};
 pub use filter::Refusal;
+pub(crate) use filter::{meets_constraints, suits};
 pub(crate) use load::host_ports;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use census::{Count, FAULTY, census};
+use census::{Count, census};
 use filter::Refusals;
 use load::Load;
 use rank::Rank;
@@ -134,10 +136,13 @@ pub(crate) fn reserved(state: &State, node: &NodeId) -> Resources {
     Load::of(state, node).reserved
 }
 
-/// Tasks that can be placed now, in groups of one service and specification; the group that
-/// has waited longest first.
+/// What tasks have in common that can be placed together: service, specification, and the node
+/// that they are for, where there is one.
+type GroupKey<'a> = (&'a ServiceId, Version, Option<&'a NodeId>);
+
+/// Tasks that can be placed now, in groups; the group that has waited longest first.
 fn waiting(state: &State, now: Timestamp) -> Vec<Vec<&Task>> {
-    let mut groups: BTreeMap<(&ServiceId, Version), Vec<&Task>> = BTreeMap::new();
+    let mut groups: BTreeMap<GroupKey<'_>, Vec<&Task>> = BTreeMap::new();
     for task in state.tasks() {
         let kept = state
             .service(&task.service)
@@ -145,7 +150,7 @@ fn waiting(state: &State, now: Timestamp) -> Vec<Vec<&Task>> {
         let waits = task.node.is_none() && task.is_live() && task.is_member();
         if kept && waits && task.restart.not_before <= now {
             groups
-                .entry((&task.service, task.spec_version))
+                .entry((&task.service, task.spec_version, task.home.as_ref()))
                 .or_default()
                 .push(task);
         }
@@ -167,11 +172,15 @@ fn place(
     commands: &mut Vec<Command>,
 ) {
     let Some(&first) = tasks.first() else { return };
-    let counts = census(state, now, first);
+    let counts = match &first.home {
+        // Its node is the only one there is: how many tasks the others have decides nothing.
+        Some(_) => BTreeMap::new(),
+        None => census(state, now, first),
+    };
     let mut refusals = Refusals::default();
     let mut candidates = Vec::new();
     let mut tree = Tree::default();
-    for node in state.nodes() {
+    for node in eligible(state, first) {
         let count = counts.get(&node.id).copied().unwrap_or_default();
         let path = path(&first.spec.placement, node);
         let candidate = match filter::lasting(node, first) {
@@ -214,6 +223,14 @@ fn place(
     }
     for candidate in candidates {
         loads.insert(candidate.node.id.clone(), candidate.load);
+    }
+}
+
+/// The nodes that are asked: the one that the task is for, or else all.
+fn eligible<'a>(state: &'a State, task: &Task) -> Box<dyn Iterator<Item = &'a Node> + 'a> {
+    match &task.home {
+        Some(home) => Box::new(state.node(home).into_iter()),
+        None => Box::new(state.nodes()),
     }
 }
 

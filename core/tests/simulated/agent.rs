@@ -17,6 +17,8 @@ pub(crate) enum Behaviour {
     Healthy,
     /// Each ends by itself with a failure this long after its start.
     CrashesAfter(u64),
+    /// Each ends by itself and well this long after its start.
+    CompletesAfter(u64),
     /// Their image does not exist.
     Missing,
     /// They start, and their health check never passes.
@@ -152,6 +154,9 @@ impl Container {
             (TaskState::Ready, _) if self.task.desired < TaskState::Running => {}
             (TaskState::Running, Behaviour::CrashesAfter(ms)) if now.0 >= self.since.0 + ms => {
                 self.fail(TaskState::Failed, "task: non-zero exit (1)", now);
+            }
+            (TaskState::Running, Behaviour::CompletesAfter(ms)) if now.0 >= self.since.0 + ms => {
+                self.enter(TaskState::Complete, now);
             }
             (TaskState::Running, _) | (TaskState::Starting, Behaviour::NeverHealthy) => {}
             (state, _) => {

@@ -1,9 +1,11 @@
 //! The options of services in scenarios.
 //!
 //! ```text
-//! replicas=N port=80:80 host-port=53:53 cpus=N constraint=KEY==VALUE drain=SECONDSs
+//! replicas=N mode=replicated|global|replicated-job|global-job max-concurrent=N
+//! restart=any|on-failure|none restart-delay=SECONDSs max-attempts=N window=SECONDSs
+//! port=80:80 host-port=53:53 cpus=N constraint=KEY==VALUE drain=SECONDSs
 //! pref=ATTRIBUTE max-per-node=N generic=KIND:N platform=OS/ARCH strategy=spread|binpack
-//! image=IMAGE behaves=healthy|missing|never-healthy|crash=SECONDSs force
+//! image=IMAGE behaves=healthy|missing|never-healthy|crash=SECONDSs|exit=SECONDSs force
 //! [rollback-] parallelism=N delay=SECONDSs monitor=SECONDSs ratio=R deadline=SECONDSs
 //!             action=pause|continue|rollback order=stop-first|start-first
 //!             min-healthy=PERCENT max=PERCENT
@@ -12,8 +14,8 @@
 use std::time::Duration;
 
 use swarmlet_core::model::{
-    FailureAction, Node, Platform, PortMode, PortSpec, Preference, Protocol, ServiceMode,
-    ServiceSpec, Strategy, UpdateConfig, UpdateOrder,
+    FailureAction, ModeKind, Node, Platform, PortMode, PortSpec, Preference, Protocol,
+    RestartCondition, ServiceMode, ServiceSpec, Strategy, UpdateConfig, UpdateOrder,
 };
 
 use crate::agent::Behaviour;
@@ -26,10 +28,10 @@ pub(crate) fn seconds(text: &str) -> Duration {
 }
 
 pub(crate) fn behave(simulation: &mut Simulation, name: &str, text: &str) {
+    let milliseconds = |time: &str| u64::try_from(seconds(time).as_millis()).unwrap();
     let behaviour = match text.split_once('=') {
-        Some(("crash", time)) => {
-            Behaviour::CrashesAfter(u64::try_from(seconds(time).as_millis()).unwrap())
-        }
+        Some(("crash", time)) => Behaviour::CrashesAfter(milliseconds(time)),
+        Some(("exit", time)) => Behaviour::CompletesAfter(milliseconds(time)),
         None if text == "missing" => Behaviour::Missing,
         None if text == "healthy" => Behaviour::Healthy,
         None if text == "never-healthy" => Behaviour::NeverHealthy,
@@ -54,10 +56,26 @@ pub(crate) fn set(simulation: &mut Simulation, spec: &mut ServiceSpec, option: &
         return set_update(&mut spec.rollback, key, value);
     }
     match key {
-        "replicas" => {
-            let replicas = value.parse().unwrap();
-            spec.mode = ServiceMode::Replicated { replicas };
+        "replicas" => spec.mode = spec.mode.scaled(value.parse().unwrap()).unwrap(),
+        "mode" => set_mode(spec, value.parse().unwrap()),
+        "max-concurrent" => {
+            let total = spec.mode.replicas().unwrap();
+            spec.mode = ServiceMode::ReplicatedJob {
+                max_concurrent: value.parse().unwrap(),
+                total_completions: total,
+            };
         }
+        "restart" => {
+            spec.task.restart.condition = match value {
+                "any" => RestartCondition::Any,
+                "on-failure" => RestartCondition::OnFailure,
+                "none" => RestartCondition::None,
+                _ => panic!("what is {value:?}?"),
+            }
+        }
+        "restart-delay" => spec.task.restart.delay = seconds(value),
+        "max-attempts" => spec.task.restart.max_attempts = value.parse().unwrap(),
+        "window" => spec.task.restart.window = seconds(value),
         "port" => spec.ports.push(port(value, PortMode::Ingress)),
         "host-port" => spec.ports.push(port(value, PortMode::Host)),
         "cpus" => {
@@ -118,6 +136,22 @@ pub(crate) fn describe(node: &mut Node, word: &str) {
     });
     let generic = &mut node.description.resources.generic;
     generic.insert(kind.to_owned(), amount);
+}
+
+/// As the command line does: jobs are restarted after failures only, unless told otherwise.
+fn set_mode(spec: &mut ServiceSpec, kind: ModeKind) {
+    spec.mode = match kind {
+        ModeKind::Replicated => ServiceMode::Replicated { replicas: 1 },
+        ModeKind::Global => ServiceMode::Global {},
+        ModeKind::ReplicatedJob => ServiceMode::ReplicatedJob {
+            max_concurrent: 0,
+            total_completions: 1,
+        },
+        ModeKind::GlobalJob => ServiceMode::GlobalJob {},
+    };
+    if spec.mode.is_job() {
+        spec.task.restart.condition = RestartCondition::OnFailure;
+    }
 }
 
 fn set_update(config: &mut UpdateConfig, key: &str, value: &str) {

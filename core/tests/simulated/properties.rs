@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::test_runner::Config;
 use swarmlet_core::command::Command;
 use swarmlet_core::model::{
-    Availability, FailureAction, FailureRatio, NodeId, PortMode, PortSpec, Protocol, ServiceMode,
-    ServiceSpec, TaskId, UpdateConfig, UpdateOrder,
+    Availability, FailureAction, FailureRatio, NodeId, PortMode, PortSpec, Protocol,
+    RestartCondition, ServiceMode, ServiceSpec, TaskId, UpdateConfig, UpdateOrder,
 };
 
 use crate::agent::Behaviour;
@@ -72,7 +72,7 @@ fn update() -> impl Strategy<Value = Update> {
 /// Something that happens to a cluster.
 #[derive(Debug, Clone)]
 enum Incident {
-    Create(u8, u32),
+    Create(u8, ServiceMode),
     Scale(u8, u32),
     Update(u8, Update),
     Rollback(u8),
@@ -82,6 +82,7 @@ enum Incident {
     Return(u8),
     Forget(u8),
     Availability(u8, Availability),
+    Label(u8, bool),
     Behave(u8, Behaviour),
     Kill(usize),
     Connect(usize, u64),
@@ -102,9 +103,10 @@ fn incident() -> impl Strategy<Value = Incident> {
         Just(Behaviour::Healthy),
         Just(Behaviour::Missing),
         (0..3000u64).prop_map(Behaviour::CrashesAfter),
+        (0..3000u64).prop_map(Behaviour::CompletesAfter),
     ];
     prop_oneof![
-        3 => (service(), 0..8u32).prop_map(|(s, n)| Incident::Create(s, n)),
+        3 => (service(), mode()).prop_map(|(s, m)| Incident::Create(s, m)),
         3 => (service(), 0..12u32).prop_map(|(s, n)| Incident::Scale(s, n)),
         4 => (service(), update()).prop_map(|(s, u)| Incident::Update(s, u)),
         1 => service().prop_map(Incident::Rollback),
@@ -114,6 +116,7 @@ fn incident() -> impl Strategy<Value = Incident> {
         2 => node().prop_map(Incident::Return),
         1 => (2..=NODES).prop_map(Incident::Forget),
         2 => (node(), availability).prop_map(|(n, a)| Incident::Availability(n, a)),
+        2 => (node(), any::<bool>()).prop_map(|(n, label)| Incident::Label(n, label)),
         2 => (service(), behaviour).prop_map(|(s, b)| Incident::Behave(s, b)),
         3 => (0..50usize).prop_map(Incident::Kill),
         1 => (0..50usize, 0..3u64).prop_map(|(t, n)| Incident::Connect(t, n)),
@@ -123,7 +126,19 @@ fn incident() -> impl Strategy<Value = Incident> {
     ]
 }
 
-fn spec(number: u8, replicas: u32) -> ServiceSpec {
+fn mode() -> impl Strategy<Value = ServiceMode> {
+    prop_oneof![
+        4 => (0..8u32).prop_map(|replicas| ServiceMode::Replicated { replicas }),
+        2 => Just(ServiceMode::Global {}),
+        2 => (0..4u32, 0..8u32).prop_map(|(max_concurrent, total_completions)| {
+            ServiceMode::ReplicatedJob { max_concurrent, total_completions }
+        }),
+        1 => Just(ServiceMode::GlobalJob {}),
+    ]
+}
+
+/// The first service keeps to nodes without a label that nodes get and lose.
+fn spec(number: u8, mode: ServiceMode) -> ServiceSpec {
     let port = |published, mode| PortSpec {
         target: 80,
         published,
@@ -131,10 +146,17 @@ fn spec(number: u8, replicas: u32) -> ServiceSpec {
         mode,
     };
     let mut spec = objects::spec(&format!("s{number}"));
-    spec.mode = ServiceMode::Replicated { replicas };
+    spec.mode = mode;
     spec.task.resources.reservations.nano_cpus = 50_000_000 * u64::from(number);
     spec.ports = vec![port(u16::from(number) + 80, PortMode::Ingress)];
     spec.drain_timeout = Duration::from_secs(5);
+    if number == 0 {
+        let constraint = "node.labels.other!=yes".parse().expect("it is one");
+        spec.task.placement.constraints.push(constraint);
+    }
+    if mode.is_job() {
+        spec.task.restart.condition = RestartCondition::OnFailure;
+    }
     spec
 }
 
@@ -155,9 +177,9 @@ fn happen(simulation: &mut Simulation, incident: &Incident) {
             .is_some()
     };
     match *incident {
-        Incident::Create(number, replicas) => {
+        Incident::Create(number, mode) => {
             let id = simulation.service_id();
-            let spec = Box::new(spec(number, replicas));
+            let spec = Box::new(spec(number, mode));
             let taken = exists(simulation, number);
             let outcome = simulation.user(Command::CreateService { id, spec });
             assert_eq!(outcome.is_err(), taken);
@@ -165,7 +187,8 @@ fn happen(simulation: &mut Simulation, incident: &Incident) {
         Incident::Scale(number, replicas) if exists(simulation, number) => {
             let name = format!("s{number}");
             let mut spec = simulation.service(&name).spec.clone();
-            spec.mode = ServiceMode::Replicated { replicas };
+            // With one task on each node there is nothing to scale.
+            spec.mode = spec.mode.scaled(replicas).unwrap_or(spec.mode);
             if spec.validate().is_ok() {
                 simulation
                     .update(&name, |edited| *edited = spec)
@@ -180,11 +203,13 @@ fn happen(simulation: &mut Simulation, incident: &Incident) {
             let name = format!("s{number}");
             let mut spec = simulation.service(&name).spec.clone();
             spec.task.containers[0].image = image;
-            spec.update = update.config;
-            spec.rollback = UpdateConfig {
-                failure_action: FailureAction::Pause,
-                ..update.config
-            };
+            if !spec.mode.is_job() {
+                spec.update = update.config;
+                spec.rollback = UpdateConfig {
+                    failure_action: FailureAction::Pause,
+                    ..update.config
+                };
+            }
             // Bounds that could never move are refused before they are proposed.
             if spec.validate().is_ok() {
                 simulation
@@ -232,6 +257,7 @@ fn happen(simulation: &mut Simulation, incident: &Incident) {
         Incident::Availability(number, availability) => {
             simulation.update_node(&node_id(number), |spec| spec.availability = availability);
         }
+        Incident::Label(number, is_other) => label(simulation, &node_id(number), is_other),
         Incident::Behave(number, behaviour) => {
             simulation
                 .behaviours
@@ -259,14 +285,35 @@ fn connect(simulation: &mut Simulation, id: &NodeId, connected: bool) {
     }
 }
 
+fn label(simulation: &mut Simulation, id: &NodeId, is_other: bool) {
+    simulation.update_node(id, |spec| {
+        let value = if is_other { "yes" } else { "no" };
+        spec.labels.insert("other".to_owned(), value.to_owned());
+    });
+}
+
+/// Services run again, and jobs come to their end.
 fn heal(simulation: &mut Simulation) {
     simulation.behaviours.clear();
+    let jobs: Vec<String> = simulation
+        .state
+        .services()
+        .filter(|service| service.spec.mode.is_job() && !service.removing)
+        .map(|service| service.spec.name.clone())
+        .collect();
+    for name in jobs {
+        let ends = Behaviour::CompletesAfter(300);
+        simulation.behaviours.insert(name, ends);
+    }
     simulation.connections.clear();
     let nodes: Vec<NodeId> = simulation.agents.keys().cloned().collect();
     for id in &nodes {
         connect(simulation, id, true);
         simulation.update_node(id, |spec| spec.availability = Availability::Active);
+        label(simulation, id, false);
     }
+    // Which nodes are there is a part of what is asked for: all of them are heard once.
+    simulation.tick();
 }
 
 proptest! {

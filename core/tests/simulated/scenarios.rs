@@ -10,7 +10,8 @@
 //! kill NAME.SLOT                         behave NAME healthy|missing|crash=SECONDSs
 //! lose NODE · return NODE · forget NODE  connections NAME.SLOT N
 //! active|pause|drain NODE                label NODE KEY=VALUE
-//! leader-change                          show tasks|endpoints|nodes|updates|zones|generic
+//! promote|demote NODE                    unlabel NODE KEY
+//! leader-change · no-leader SECONDSs     show tasks|endpoints|nodes|updates|zones|generic|counts
 //! update NAME [any option of service]    rollback NAME · rebalance NAME
 //! ```
 //!
@@ -23,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use swarmlet_core::command::Command;
 use swarmlet_core::endpoints::{self, EndpointState};
-use swarmlet_core::model::{Availability, NodeId, ServiceMode, Task, TaskId, TaskState};
+use swarmlet_core::model::{Availability, NodeId, Role, Task, TaskId, TaskState};
 
 use crate::objects::node;
 use crate::options;
@@ -116,9 +117,7 @@ impl Player {
             ["scale", name, replicas] => {
                 let replicas = replicas.parse().unwrap();
                 simulation
-                    .update(name, |spec| {
-                        spec.mode = ServiceMode::Replicated { replicas };
-                    })
+                    .update(name, |spec| spec.mode = spec.mode.scaled(replicas).unwrap())
                     .unwrap();
             }
             ["update", name, ref words @ ..] => {
@@ -192,7 +191,21 @@ impl Player {
                 };
                 simulation.update_node(&id(name), |spec| spec.availability = availability);
             }
+            ["unlabel", name, key] => {
+                simulation.update_node(&id(name), |spec| {
+                    spec.labels.remove(key);
+                });
+            }
+            [word @ ("promote" | "demote"), name] => {
+                simulation.update_node(&id(name), |spec| {
+                    spec.role = match word {
+                        "promote" => Role::Manager,
+                        _ => Role::Worker,
+                    };
+                });
+            }
             ["leader-change"] => simulation.change_leader(),
+            ["no-leader", time] => simulation.run_without_leader(options::seconds(time)),
             ["show", what] => {
                 let time = simulation.elapsed().as_secs_f64();
                 writeln!(self.output, "> {what} at {time:.1}s").unwrap();
@@ -224,9 +237,24 @@ fn node_id(nodes: &[String], name: &str) -> NodeId {
     NodeId::from_random(number as u128)
 }
 
+/// `service.slot`, or `service.host` where the service has one task on each node.
+fn name_of(simulation: &Simulation, task: &Task) -> String {
+    match &task.home {
+        Some(home) => {
+            let node = simulation.state.node(home);
+            let host = node.map_or(home.as_str(), |node| node.description.hostname.as_str());
+            format!("{}.{host}", task.service_name)
+        }
+        None => task.name(),
+    }
+}
+
 /// The newest task of `service.slot`.
 fn task_id(simulation: &Simulation, name: &str) -> TaskId {
-    let tasks = simulation.state.tasks().filter(|task| task.name() == name);
+    let tasks = simulation
+        .state
+        .tasks()
+        .filter(|task| name_of(simulation, task) == name);
     let newest = tasks.max_by_key(|task| (task.is_member(), task.is_live(), task.created_at));
     newest
         .unwrap_or_else(|| panic!("no task {name}"))
@@ -242,6 +270,7 @@ fn show(simulation: &Simulation, what: &str) -> String {
         "zones" => zones(simulation),
         "generic" => generic(simulation),
         "updates" => updates(simulation),
+        "counts" => counts(simulation),
         _ => panic!("cannot show {what}"),
     }
 }
@@ -270,7 +299,7 @@ fn tasks(simulation: &Simulation) -> String {
         write!(
             text,
             "{:<6} {host:<3} {desired:<8} {state:<8}{draining}",
-            task.name()
+            name_of(simulation, task)
         )
         .unwrap();
         let waits = task.node.is_none() && task.is_live() && task.status.error.is_none();
@@ -286,6 +315,24 @@ fn tasks(simulation: &Simulation) -> String {
     text
 }
 
+/// Each service: how many of its tasks are in which state, but for those kept to be looked at.
+fn counts(simulation: &Simulation) -> String {
+    let mut text = String::new();
+    for service in simulation.state.services() {
+        let mut states: BTreeMap<TaskState, usize> = BTreeMap::new();
+        let counts = |task: &&Task| task.is_live() || task.is_member();
+        for task in simulation.state.tasks_of(&service.id).filter(counts) {
+            *states.entry(task.status.state).or_default() += 1;
+        }
+        write!(text, "{}:", service.spec.name).unwrap();
+        for (state, count) in states {
+            write!(text, " {count} {state}").unwrap();
+        }
+        text.push('\n');
+    }
+    text
+}
+
 fn table(simulation: &Simulation) -> String {
     let mut text = String::new();
     for listener in endpoints::derive(&simulation.state).listeners {
@@ -294,7 +341,8 @@ fn table(simulation: &Simulation) -> String {
             .endpoints
             .iter()
             .map(|endpoint| {
-                let name = simulation.state.task(&endpoint.task).unwrap().name();
+                let task = simulation.state.task(&endpoint.task).unwrap();
+                let name = name_of(simulation, task);
                 let host = hostname(simulation, Some(&endpoint.node));
                 match endpoint.state {
                     EndpointState::Ready => format!(" {name}@{host}"),
@@ -326,7 +374,8 @@ fn updates(simulation: &Simulation) -> String {
         }
         if let Some(status) = &service.update_status {
             let id = status.failed_task.as_ref();
-            let name = id.and_then(|id| simulation.state.task(id)).map(Task::name);
+            let task = id.and_then(|id| simulation.state.task(id));
+            let name = task.map(|task| name_of(simulation, task));
             let mut message = status.message.clone();
             if let (Some(id), Some(name)) = (id, name) {
                 message = message.replace(id.as_str(), &name);

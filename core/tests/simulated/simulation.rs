@@ -160,6 +160,20 @@ impl Simulation {
         }
     }
 
+    /// Lets time pass while nobody leads: agents do what they were told last, and what they
+    /// report is heard by the next leader, who starts from the state alone.
+    pub(crate) fn run_without_leader(&mut self, time: Duration) {
+        let end = self.now.after(time);
+        while self.now < end {
+            self.now = self.now.after(TICK);
+            let now = self.now;
+            for agent in self.agents.values_mut() {
+                agent.step(now, |task| behaviour(&self.behaviours, task));
+            }
+        }
+        self.change_leader();
+    }
+
     /// Lets time pass until what is is what was asked for; says how long that took.
     ///
     /// # Errors
@@ -205,14 +219,7 @@ impl Simulation {
                 agent.assign(tasks, self.now);
             }
             let behaviours = &self.behaviours;
-            agent.step(self.now, |task: &Task| {
-                let image = &task.spec.containers[0].image;
-                behaviours
-                    .get(image)
-                    .or_else(|| behaviours.get(&task.service_name))
-                    .copied()
-                    .unwrap_or_default()
-            });
+            agent.step(self.now, |task| behaviour(behaviours, task));
             if !agent.connected || !member {
                 continue;
             }
@@ -300,4 +307,13 @@ impl Simulation {
         }
         Ok(())
     }
+}
+
+/// What becomes of a task's container: what its image does, or else what its service does.
+fn behaviour(behaviours: &BTreeMap<String, Behaviour>, task: &Task) -> Behaviour {
+    let image = &task.spec.containers[0].image;
+    let known = behaviours
+        .get(image)
+        .or_else(|| behaviours.get(&task.service_name));
+    known.copied().unwrap_or_default()
 }

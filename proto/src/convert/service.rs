@@ -59,13 +59,10 @@ impl TryFrom<v1::Service> for Service {
 
 impl From<&ServiceSpec> for v1::ServiceSpec {
     fn from(spec: &ServiceSpec) -> Self {
-        let mode = match spec.mode {
-            ServiceMode::Replicated { replicas } => Mode::Replicated(v1::Replicated { replicas }),
-        };
         Self {
             name: spec.name.clone(),
             labels: spec.labels.clone(),
-            mode: Some(mode),
+            mode: Some(mode_message(spec.mode)),
             task: Some((&spec.task).into()),
             ports: messages(&spec.ports),
             lb_policy: v1::LbPolicy::from(spec.lb_policy).into(),
@@ -80,16 +77,10 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
     type Error = Malformed;
 
     fn try_from(message: v1::ServiceSpec) -> Result<Self, Malformed> {
-        let mode = match message.mode {
-            Some(Mode::Replicated(v1::Replicated { replicas })) => {
-                ServiceMode::Replicated { replicas }
-            }
-            None => return Err(malformed("mode", "missing, or unknown")),
-        };
         Ok(Self {
             name: message.name,
             labels: message.labels,
-            mode,
+            mode: mode(message.mode)?,
             task: required("task", message.task)?,
             ports: list("ports", message.ports)?,
             lb_policy: enumeration::<v1::LbPolicy, _>("lb_policy", message.lb_policy)?,
@@ -98,4 +89,32 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
             rollback: optional("rollback", message.rollback)?.unwrap_or_default(),
         })
     }
+}
+
+fn mode_message(mode: ServiceMode) -> Mode {
+    match mode {
+        ServiceMode::Replicated { replicas } => Mode::Replicated(v1::Replicated { replicas }),
+        ServiceMode::Global {} => Mode::Global(v1::Global {}),
+        ServiceMode::ReplicatedJob {
+            max_concurrent,
+            total_completions,
+        } => Mode::ReplicatedJob(v1::ReplicatedJob {
+            max_concurrent,
+            total_completions,
+        }),
+        ServiceMode::GlobalJob {} => Mode::GlobalJob(v1::GlobalJob {}),
+    }
+}
+
+fn mode(message: Option<Mode>) -> Result<ServiceMode, Malformed> {
+    Ok(match message {
+        Some(Mode::Replicated(v1::Replicated { replicas })) => ServiceMode::Replicated { replicas },
+        Some(Mode::Global(v1::Global {})) => ServiceMode::Global {},
+        Some(Mode::ReplicatedJob(job)) => ServiceMode::ReplicatedJob {
+            max_concurrent: job.max_concurrent,
+            total_completions: job.total_completions,
+        },
+        Some(Mode::GlobalJob(v1::GlobalJob {})) => ServiceMode::GlobalJob {},
+        None => return Err(malformed("mode", "missing, or unknown")),
+    })
 }

@@ -45,6 +45,7 @@ impl From<&Task> for v1::Task {
             draining: task.draining.as_ref().map(Into::into),
             generic_names: placement::named(&task.generic_names),
             moving: task.moving,
+            home_node_id: task.home.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -54,12 +55,16 @@ impl TryFrom<v1::Task> for Task {
 
     fn try_from(message: v1::Task) -> Result<Self, Malformed> {
         let node = message.node_id.as_deref();
+        let home = message.home_node_id.as_deref();
         Ok(Self {
             id: id("id", &message.id, TaskId::parse)?,
             version: Version(message.version),
             service: id("service_id", &message.service_id, ServiceId::parse)?,
             service_name: message.service_name,
             slot: message.slot,
+            home: home
+                .map(|text| id("home_node_id", text, NodeId::parse))
+                .transpose()?,
             node: node
                 .map(|text| id("node_id", text, NodeId::parse))
                 .transpose()?,

@@ -227,7 +227,7 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
     (
         text(),
         labels(),
-        any::<u32>(),
+        service_mode(),
         task_spec(),
         vec(port_spec(), 0..3),
         duration(),
@@ -235,10 +235,10 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
         update_config(),
     )
         .prop_map(
-            |(name, labels, replicas, task, ports, drain_timeout, update, rollback)| ServiceSpec {
+            |(name, labels, mode, task, ports, drain_timeout, update, rollback)| ServiceSpec {
                 name,
                 labels,
-                mode: ServiceMode::Replicated { replicas },
+                mode,
                 task,
                 ports,
                 lb_policy: LbPolicy::RoundRobin,
@@ -247,6 +247,20 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
                 rollback,
             },
         )
+}
+
+fn service_mode() -> impl Strategy<Value = ServiceMode> {
+    prop_oneof![
+        any::<u32>().prop_map(|replicas| ServiceMode::Replicated { replicas }),
+        Just(ServiceMode::Global {}),
+        any::<(u32, u32)>().prop_map(|(max_concurrent, total_completions)| {
+            ServiceMode::ReplicatedJob {
+                max_concurrent,
+                total_completions,
+            }
+        }),
+        Just(ServiceMode::GlobalJob {}),
+    ]
 }
 
 fn update_config() -> impl Strategy<Value = UpdateConfig> {
@@ -428,7 +442,7 @@ fn task() -> impl Strategy<Value = Task> {
         version(),
         service_id(),
         text(),
-        any::<u32>(),
+        (any::<u32>(), option::of(node_id())),
         (option::of(node_id()), names()),
         task_spec(),
     );
@@ -442,7 +456,7 @@ fn task() -> impl Strategy<Value = Task> {
         (any::<bool>(), option::of(draining)),
     );
     (first, second).prop_map(|(first, second)| {
-        let (id, version, service, service_name, slot, (node, generic_names), spec) = first;
+        let (id, version, service, service_name, (slot, home), (node, generic_names), spec) = first;
         let (ports, spec_version, created_at, desired, status, restart, (moving, draining)) =
             second;
         Task {
@@ -451,6 +465,7 @@ fn task() -> impl Strategy<Value = Task> {
             service,
             service_name,
             slot,
+            home,
             node,
             generic_names,
             spec,
