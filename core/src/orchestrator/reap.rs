@@ -1,11 +1,12 @@
 //! Forgets what has ended.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use super::Pass;
 use super::slot::Slot;
 use crate::command::Command;
-use crate::model::{ClusterSpec, Service, Task};
+use crate::model::{ClusterSpec, NodeId, Service, Task};
 use crate::scheduler::{self, FAULTY};
 
 /// Takes a service that is being removed down to nothing.
@@ -41,15 +42,22 @@ pub(super) fn limit(pass: &Pass<'_>) -> usize {
     limit as usize
 }
 
-/// Keeps so many ended tasks of a slot. A slot that goes on keeps its latest failures as well,
-/// whatever the number: a node on which they pile up is avoided, and that is counted from them.
+/// Keeps so many ended tasks of a slot. A slot that goes on keeps its latest failures on each
+/// node as well, whatever the number: a node on which they pile up is avoided, and that is
+/// counted from them. The back-off sees to it that they are few.
 pub(super) fn past(pass: &mut Pass<'_>, service: &Service, slot: &Slot<'_>, kept: usize) {
     let mut past = slot.past.clone();
     past.sort_by_key(|task| Reverse((task.status.at, task.created_at, &task.id)));
-    let mut failures = if slot.is_occupied() { FAULTY } else { 0 };
+    let mut failures: BTreeMap<&NodeId, usize> = BTreeMap::new();
     for (position, task) in past.into_iter().enumerate() {
-        let counts = failures > 0 && scheduler::is_recent_failure(task, service.spec_version, pass.now);
-        failures -= usize::from(counts);
+        let mut counts = false;
+        if let Some(node) = task.node.as_ref().filter(|_| slot.is_occupied())
+            && scheduler::is_recent_failure(task, service.spec_version, pass.now)
+        {
+            let count = failures.entry(node).or_default();
+            *count += 1;
+            counts = *count <= FAULTY;
+        }
         if position >= kept && !counts {
             delete(pass, task);
         }
