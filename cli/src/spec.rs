@@ -12,8 +12,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use swarmlet_core::model::{
-    ContainerSpec, LbPolicy, Placement, ResourceRequirements, Resources, ServiceSpec,
-    TaskSpec, UpdateConfig,
+    ContainerSpec, LbPolicy, Placement, ResourceRequirements, Resources, ServiceSpec, TaskSpec,
+    UpdateConfig,
 };
 
 use crate::args::CreateArgs;
