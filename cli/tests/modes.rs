@@ -109,7 +109,12 @@ fn a_global_service_follows_the_nodes() {
     });
 
     cluster.ok(0, &["node", "update", "--label-add=zone=a", "host2"]);
-    let narrow = ["service", "update", "--constraint-add=node.labels.zone==a", "all"];
+    let narrow = [
+        "service",
+        "update",
+        "--constraint-add=node.labels.zone==a",
+        "all",
+    ];
     cluster.ok(0, &narrow);
     listed(&cluster, "all", &["1/1"]);
     cluster.ok(0, &["node", "update", "--label-add=zone=a", "host1"]);
@@ -155,7 +160,11 @@ fn jobs_run_to_completion() {
     cluster.ok(0, &["service", "update", "--force", "job"]);
     listed(&cluster, "job", &["(4/4 completed)"]);
     let second = tasks(&cluster, "job");
-    assert_eq!(second.len(), 8, "a second run, and what is left of the first: {second:?}");
+    assert_eq!(
+        second.len(),
+        8,
+        "a second run, and what is left of the first: {second:?}"
+    );
     cluster.ok(0, &["service", "scale", "job=5"]);
     listed(&cluster, "job", &["(5/5 completed)"]);
     let none = cluster.fails(0, 1, &["service", "rollback", "job"]);
@@ -163,7 +172,16 @@ fn jobs_run_to_completion() {
         none.contains("service job does not have a previous spec"),
         "{none}"
     );
-    cluster.ok(0, &["service", "create", "--mode=global-job", "--name=once", "/bin/true"]);
+    cluster.ok(
+        0,
+        &[
+            "service",
+            "create",
+            "--mode=global-job",
+            "--name=once",
+            "/bin/true",
+        ],
+    );
     listed(&cluster, "once", &["global job", "0/0 (1/1 completed)"]);
 }
 

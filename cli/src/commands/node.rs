@@ -161,7 +161,7 @@ async fn ps(args: &NodePsArgs, client: &Client) -> Result<()> {
         no_trunc: args.no_trunc,
         style: Style::new(args.quiet, args.format),
     }
-    .print(tasks, &nodes)?;
+    .print(tasks, &nodes, &client.services().await?)?;
     failures.result()
 }
 

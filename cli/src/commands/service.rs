@@ -89,7 +89,7 @@ async fn ps(args: &ServicePsArgs, client: &Client) -> Result<()> {
         no_trunc: args.no_trunc,
         style,
     }
-    .print(tasks, &nodes)?;
+    .print(tasks, &nodes, &services)?;
     if style == Style::Table {
         // A node that has none of the tasks has no line to show its problem in.
         let mut others: Vec<_> = nodes

@@ -1,9 +1,9 @@
 //! Lists of tasks, as `service ps` and `node ps` show them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use swarmlet_core::model::{Node, NodeId, Task, TaskState};
+use swarmlet_core::model::{Node, NodeId, Service, ServiceId, Task, TaskState};
 
 use super::{now, passes};
 use crate::args::Filter;
@@ -17,14 +17,25 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn print(self, tasks: Vec<Task>, nodes: &BTreeMap<NodeId, Node>) -> Result<()> {
+    /// Prints tasks; `services` are those that they belong to.
+    pub(super) fn print(
+        self,
+        tasks: Vec<Task>,
+        nodes: &BTreeMap<NodeId, Node>,
+        services: &[Service],
+    ) -> Result<()> {
+        let jobs: BTreeSet<ServiceId> = services
+            .iter()
+            .filter(|service| service.spec.mode.is_job())
+            .map(|service| service.id.clone())
+            .collect();
         let length = if self.no_trunc {
             IdLength::Full
         } else {
             IdLength::Short
         };
         print(&list(
-            &tasks_by_slot(tasks, nodes, now(), length),
+            &tasks_by_slot(tasks, nodes, &jobs, now(), length),
             self.style,
         )?)?;
         Ok(())

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use swarmlet_core::model::{Node, NodeId, PortMode, PortSpec, Task, TaskState, Timestamp};
+use swarmlet_core::model::{
+    Node, NodeId, PortMode, PortSpec, ServiceId, Task, TaskState, Timestamp,
+};
 
 use super::{Row, ago, natural, title};
 
@@ -89,10 +91,11 @@ fn cut(text: &str) -> String {
 }
 
 /// The lines of `service ps`: by slot, the newest task of a slot first, those that it replaced
-/// below it.
+/// below it. `jobs` are the services whose tasks are to end.
 pub(crate) fn tasks_by_slot(
     mut tasks: Vec<Task>,
     nodes: &BTreeMap<NodeId, Node>,
+    jobs: &BTreeSet<ServiceId>,
     now: Timestamp,
     length: IdLength,
 ) -> Vec<TaskRow> {
@@ -109,7 +112,12 @@ pub(crate) fn tasks_by_slot(
         .iter()
         .map(|task| {
             let history = !slots.insert((task.service.clone(), task.slot));
-            row(task, nodes, now, length, history)
+            let mut row = row(task, nodes, now, length, history);
+            if task.desired == TaskState::Running && jobs.contains(&task.service) {
+                // It is to run, but not to go on running.
+                row.desired_state = title(&TaskState::Complete.to_string());
+            }
+            row
         })
         .collect()
 }

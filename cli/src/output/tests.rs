@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use swarmlet_core::model::{
     Node, NodeId, NodeState, PortMode, PortProblem, Protocol, Role, Strategy, TaskPort, TaskState,
@@ -133,7 +133,9 @@ fn tasks_are_listed_by_slot_with_their_history() {
     let mut two = task(&ng, 4, 2, TaskState::Pending);
     two.restart.not_before = NOW.after(std::time::Duration::from_millis(6_500));
     let nodes: BTreeMap<NodeId, Node> = BTreeMap::from([(host.id.clone(), host)]);
-    let rows = tasks_by_slot(vec![ten, old, new, two], &nodes, NOW, IdLength::Short);
+    let jobs = BTreeSet::new();
+    let tasks = vec![ten, old, new, two];
+    let rows = tasks_by_slot(tasks, &nodes, &jobs, NOW, IdLength::Short);
     check(
         &list(&rows, Style::Table).unwrap(),
         r#"
@@ -142,6 +144,24 @@ fn tasks_are_listed_by_slot_with_their_history() {
 |000003ewfdnc    \_ ng.1   whoami           Shutdown        Rejected 6 seconds ago   "No such image: nginx:of-anoth…"
 |00000dnlpild   ng.2       whoami           Running         Pending 6 seconds ago    "back-off, starts in 7 s"
 |00000a8pa4y0   ng.10      whoami           Running         Starting 6 seconds ago                                      *:32768->80/tcp"#,
+    );
+}
+
+#[test]
+fn tasks_of_jobs_are_to_complete() {
+    let job = service(1, "job", 2);
+    let mut stopped = task(&job, 1, 2, TaskState::Shutdown);
+    stopped.desired = TaskState::Shutdown;
+    let tasks = vec![task(&job, 2, 1, TaskState::Complete), stopped];
+    let jobs = BTreeSet::from([job.id]);
+    let nodes = BTreeMap::new();
+    let rows = tasks_by_slot(tasks, &nodes, &jobs, NOW, IdLength::Short);
+    check(
+        &list(&rows, Style::Table).unwrap(),
+        r"
+|ID             NAME    IMAGE    NODE   DESIRED STATE   CURRENT STATE            ERROR   PORTS
+|000006tsurao   job.1   whoami          Complete        Complete 6 seconds ago
+|000003ewfdnc   job.2   whoami          Shutdown        Shutdown 6 seconds ago",
     );
 }
 
