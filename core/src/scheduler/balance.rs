@@ -13,9 +13,7 @@ use super::census::census;
 use super::filter;
 use super::load::Load;
 use super::path;
-use crate::model::{
-    Node, NodeState, Service, ServiceMode, Strategy, Task, TaskState, Timestamp,
-};
+use crate::model::{Node, NodeState, Service, ServiceMode, Strategy, Task, TaskState, Timestamp};
 use crate::orchestrator::slot;
 use crate::state::State;
 
