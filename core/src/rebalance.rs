@@ -13,11 +13,9 @@
 //! as an update would replace. Each move makes the service more even, and their number is
 //! bounded from the beginning, so that it ends whatever happens meanwhile.
 
-use std::collections::BTreeMap;
-
 use crate::command::Command;
 use crate::model::{Service, ServiceId, Task, TaskState};
-use crate::orchestrator::slot::Slot;
+use crate::orchestrator::slot::{self, Slot};
 use crate::scheduler;
 use crate::state::State;
 
@@ -51,10 +49,7 @@ fn one(state: &State, service: &Service) -> Vec<Command> {
     let Some(rebalance) = service.rebalance else {
         return Vec::new();
     };
-    let mut slots: BTreeMap<u32, Slot<'_>> = BTreeMap::new();
-    for task in state.tasks_of(&service.id) {
-        slots.entry(task.slot).or_default().add(state, task);
-    }
+    let slots = slot::of(state, &service.id);
     let end = Command::EndRebalance {
         id: service.id.clone(),
     };
