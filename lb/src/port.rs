@@ -178,9 +178,10 @@ impl Port {
     ) -> Option<Lease> {
         let mut guard = self.lock();
         let choice = &mut *guard;
-        let source = (choice.policy == Policy::SourceHash)
-            .then(|| source().map_or(0, hash_of))
-            .unwrap_or_default();
+        let source = match choice.policy {
+            Policy::SourceHash => source().map_or(0, hash_of),
+            Policy::RoundRobin | Policy::LeastConn => 0,
+        };
         let with_mates = choice.with_mates_of_silent(tried);
         let elsewhere = match &with_mates {
             Some(avoided) => choice.choose(avoided, source),
