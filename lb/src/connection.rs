@@ -2,12 +2,17 @@
 //! state machine: events in, operations out, no socket, clock or buffer.
 //!
 //! ```text
-//!             +--failed, tries left--+
-//!             v                      |
-//! new --> connecting --------------> relaying --both ended--> over (closed)
-//!             |                      |
-//!             +--no endpoint---------+--error, RST, silence--> over (reset)
+//!               +--failed, tries left--+
+//!               v                      |
+//! new ----> connecting --------------> relaying --both ended--> over (closed)
+//!  ^            |                      |
+//!  |            +--no endpoint---------+--error, RST, silence--> over (reset)
+//!  |                                   |
+//! header --none, or none in time-------+
 //! ```
+//!
+//! A client that must first say whose connection it is begins at `header`, all
+//! others at `new`.
 //!
 //! The one who runs it, an engine, tells what happened ([`Event`]) and asks
 //! what to do ([`Connection::next`]) until there is nothing more to do for now.
@@ -19,8 +24,8 @@
 //!
 //! What holds, whatever the events:
 //!
-//! * Nothing is received from the client before an endpoint is connected, so
-//!   that another endpoint can be tried as long as none is.
+//! * Nothing but a PROXY header is received from the client before an endpoint is
+//!   connected, so that another endpoint can be tried as long as none is.
 //! * Nothing is received in a direction while bytes of it are still to be sent,
 //!   or while the other side takes none: that is the backpressure, and why at
 //!   most one receive's worth of bytes is ever held for a direction.
@@ -83,6 +88,14 @@ pub(crate) enum Finding {
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
+    /// The client's PROXY header is there and was received, and no byte more.
+    /// `drained`: and there were no more.
+    HeaderReceived { drained: bool },
+    /// What the client sends does not begin with one.
+    HeaderRefused,
+    /// Told before [`Event::Connected`]: so many bytes of the engine's own, a
+    /// PROXY header, are to be sent to the endpoint ahead of the client's.
+    Greeting { bytes: u16 },
     /// There is no endpoint (left) to connect to.
     NoEndpoint,
     /// The endpoint is connected, and takes bytes.
@@ -122,11 +135,17 @@ pub(crate) enum Event {
 /// What is to be done. Those that end in `*` complete by an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
+    /// Receive the client's PROXY header if all of it is there, nothing if only a
+    /// part of it is, and no byte of what follows. *
+    ReceiveHeader,
     /// Choose an endpoint and connect to it. *
     Connect,
     /// Drop the endpoint that was being connected to, for this reason.
     Abandon(ConnectFailure),
-    /// Receive up to `limit` bytes. *
+    /// Receive up to `limit` bytes. What is still to be sent ahead of them, if
+    /// anything, goes with them. If there is nothing to receive this completes at
+    /// once all the same, by [`Event::ReceiveBlocked`], while something is to be
+    /// sent ahead: who waits for the endpoint to speak first must not wait. *
     Receive { from: Side, limit: u32 },
     /// Send what was received from the other side and is not sent yet. *
     Send { to: Side },
@@ -154,6 +173,8 @@ pub(crate) struct Limits {
     pub(crate) half_closed_ms: u64,
     /// Silence.
     pub(crate) idle_ms: u64,
+    /// A client that must send a PROXY header has so long for all of it.
+    pub(crate) header_ms: u64,
 }
 
 /// Bytes moved since they were last asked for.
@@ -190,6 +211,8 @@ pub(crate) struct Connection {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
+    /// The client has to say whose connection it is.
+    Header,
     New,
     Connecting,
     /// The try has failed and the engine still has its socket.
@@ -252,9 +275,19 @@ impl Connection {
         }
     }
 
+    /// A client has been accepted that must send a PROXY header first.
+    pub(crate) fn expecting_header(now_ms: u64) -> Self {
+        Self {
+            stage: Stage::Header,
+            ..Self::new(now_ms)
+        }
+    }
+
     /// Takes in what happened.
     pub(crate) fn handle(&mut self, event: Event, now_ms: u64, limits: &Limits) {
         match event {
+            Event::HeaderReceived { drained } => self.note_header(drained),
+            Event::Greeting { bytes } => self.up.greet(bytes),
             Event::NoEndpoint => self.stage = Stage::Failed,
             Event::Connected => {
                 if self.stage == Stage::Connecting {
@@ -278,16 +311,13 @@ impl Connection {
                 bytes,
                 drained,
             } => self.note_received(from, bytes, drained, now_ms),
-            Event::ReceiveBlocked(side) => {
-                self.flow_from(side).receiving = false;
-                self.peer_mut(side).readable = false;
-            }
+            Event::ReceiveBlocked(side) => self.note_blocked(side),
             Event::Ended(side) => {
                 let failing = self.peer_mut(side).failing;
                 self.flow_from(side).end();
                 self.note_life(now_ms);
-                if failing {
-                    // An end that a reset has overtaken.
+                if failing || self.stage == Stage::Header {
+                    // An end that a reset has overtaken, or without a word.
                     self.fail();
                 }
             }
@@ -300,7 +330,7 @@ impl Connection {
                 self.flow_from(side.other()).blocked();
                 self.peer_mut(side).writable = false;
             }
-            Event::Failed(_) => self.fail(),
+            Event::Failed(_) | Event::HeaderRefused => self.fail(),
             Event::Timer => self.note_timer(now_ms, limits),
             Event::Inspected(finding) => self.note_finding(finding, now_ms, limits),
         }
@@ -309,13 +339,17 @@ impl Connection {
     /// What is to be done next; `None` if nothing until the next event.
     pub(crate) fn next(&mut self, now_ms: u64, limits: &Limits) -> Option<Operation> {
         match self.stage {
+            Stage::Header if self.client.readable && !self.up.receiving => {
+                self.up.receiving = true;
+                Some(Operation::ReceiveHeader)
+            }
             Stage::New => {
                 self.stage = Stage::Connecting;
                 self.tries += 1;
                 self.touch(now_ms);
                 Some(Operation::Connect)
             }
-            Stage::Connecting => self.arm(limits),
+            Stage::Header | Stage::Connecting => self.arm(limits),
             Stage::Abandoning(failure) => {
                 let again = self.tries < MAX_TRIES;
                 self.stage = if again { Stage::New } else { Stage::Failed };
@@ -334,6 +368,11 @@ impl Connection {
     /// Whether an endpoint is being connected to.
     pub(crate) fn is_connecting(&self) -> bool {
         self.stage == Stage::Connecting
+    }
+
+    /// Whether it has come so far that an endpoint was asked for.
+    pub(crate) fn was_tried(&self) -> bool {
+        self.tries > 0
     }
 
     /// Bytes moved since the last call.
@@ -378,7 +417,8 @@ impl Connection {
         if flow.is_busy() {
             return None;
         }
-        if flow.is_holding() {
+        let may_receive = flow.phase == Phase::Open && source.readable && sink.writable;
+        if flow.is_holding() && !(flow.is_greeting() && may_receive) {
             if sink.writable {
                 flow.sending = true;
                 return Some(Operation::Send { to });
@@ -389,7 +429,7 @@ impl Connection {
             if !other_ended {
                 return Some(Operation::ShutDown(to));
             }
-        } else if flow.phase == Phase::Open && source.readable && sink.writable {
+        } else if may_receive {
             flow.receiving = true;
             return Some(Operation::Receive {
                 from,
@@ -409,10 +449,32 @@ impl Connection {
         peer.failing = true;
         peer.readable = true;
         match self.stage {
-            Stage::New | Stage::Connecting | Stage::Abandoning(_) if side == Side::Client => {
+            Stage::Header | Stage::New | Stage::Connecting | Stage::Abandoning(_)
+                if side == Side::Client =>
+            {
                 self.fail();
             }
             _ => {}
+        }
+    }
+
+    fn note_header(&mut self, drained: bool) {
+        self.up.receiving = false;
+        if self.stage == Stage::Header {
+            self.stage = Stage::New;
+            // An end that is known to come has to be received yet.
+            self.client.readable = !drained || self.client.hung_up;
+        }
+    }
+
+    fn note_blocked(&mut self, side: Side) {
+        self.flow_from(side).receiving = false;
+        let stage = self.stage;
+        let peer = self.peer_mut(side);
+        peer.readable = false;
+        if stage == Stage::Header && peer.hung_up {
+            // The rest of the header is not going to come.
+            self.fail();
         }
     }
 
@@ -439,6 +501,7 @@ impl Connection {
         }
         match self.stage {
             Stage::Connecting => self.abandon(ConnectFailure::Unanswered),
+            Stage::Header => self.fail(),
             Stage::Relaying if now_ms >= self.active_at_ms + limits.idle_ms => self.fail(),
             Stage::Relaying => match self.inspection {
                 Inspection::Due => self.inspection = Inspection::Wanted,
@@ -490,6 +553,9 @@ impl Connection {
     }
 
     fn deadline(&self, limits: &Limits) -> u64 {
+        if self.stage == Stage::Header {
+            return self.active_at_ms + limits.header_ms;
+        }
         if self.stage == Stage::Connecting {
             let doublings = u32::from(self.tries.saturating_sub(1));
             return self.active_at_ms + (limits.connect_ms << doublings);

@@ -21,6 +21,7 @@
 //! * `connection`: one forwarded connection as a pure state machine;
 //! * `engine`: the data path, threads that run these machines on real sockets;
 //!   an engine can be replaced by another without touching the rest;
+//! * [`proxy`]: the PROXY protocol, which says whose connection it is;
 //! * `probe`: asks endpoints that did not answer whether they do again;
 //! * `host`: asks the hosts of endpoints whether they are there;
 //! * [`control`]: the socket, its wire format, and the client the daemon uses;
@@ -31,7 +32,7 @@
 //!
 //! * Bytes arrive equal to the last one, or the connection is reset: an
 //!   abnormal end is never a FIN.
-//! * No byte of a client is consumed before an endpoint is connected, so a
+//! * No byte of a client but a PROXY header is consumed before an endpoint is connected, so a
 //!   failed connect moves to another endpoint unseen.
 //! * After an acknowledgement no connection begins towards an endpoint that
 //!   the acknowledged table does not call ready.
@@ -45,8 +46,10 @@ mod engine;
 mod event;
 mod health;
 mod host;
+pub mod network;
 mod port;
 mod probe;
+pub mod proxy;
 mod random;
 pub mod run;
 mod select;

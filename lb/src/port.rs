@@ -16,6 +16,8 @@ use std::{
     },
 };
 
+use arc_swap::{ArcSwap, Guard};
+
 use self::endpoint::Counters;
 pub(crate) use self::endpoint::{Endpoint, Lease};
 use crate::{
@@ -23,6 +25,7 @@ use crate::{
     event::{Event, Hub},
     health::{Change, Ejection, Health, Outcome},
     host::{Host, REASON as HOST_LOST},
+    proxy,
     random::random,
     select::{Candidate, EndpointKey, Rotation, hash},
     status::{ConnectTimes, EndpointCondition, EndpointStatus, RemovedEndpoint, Traffic},
@@ -36,6 +39,9 @@ pub(crate) struct Port {
     counters: Arc<Counters>,
     accepted: AtomicU64,
     unserved: AtomicU64,
+    refused: AtomicU64,
+    /// Apart from the choice, for it is asked for before there is one to make.
+    proxy: ArcSwap<proxy::Options>,
     events: Hub,
     choice: Mutex<Choice>,
 }
@@ -81,6 +87,8 @@ impl Port {
             counters: Arc::default(),
             accepted: AtomicU64::new(0),
             unserved: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            proxy: ArcSwap::default(),
             events,
             choice: Mutex::new(Choice {
                 policy: Policy::default(),
@@ -98,6 +106,9 @@ impl Port {
         listener: &Listener,
         mut make: impl FnMut(&table::Endpoint) -> Arc<Endpoint>,
     ) -> Vec<Arc<Endpoint>> {
+        if **self.proxy.load() != listener.proxy {
+            self.proxy.store(Arc::new(listener.proxy.clone()));
+        }
         let mut guard = self.lock();
         let choice = &mut *guard;
         let mut known: HashMap<_, _> = choice
@@ -304,6 +315,20 @@ impl Port {
 
     pub(crate) fn count_unserved(&self) {
         self.unserved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client was turned away for what it did, or was too many.
+    pub(crate) fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What it does about the PROXY protocol.
+    pub(crate) fn proxy(&self) -> Guard<Arc<proxy::Options>> {
+        self.proxy.load()
+    }
+
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     pub(crate) fn accepted(&self) -> u64 {

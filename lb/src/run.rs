@@ -60,6 +60,8 @@ pub struct Timeouts {
     pub half_closed: Duration,
     /// Silence of a connection, after which it is reset.
     pub idle: Duration,
+    /// For the whole of a PROXY header, from a client that must send one.
+    pub proxy_header: Duration,
     /// Shortest wait between two probes of an ejected endpoint.
     pub probe_min: Duration,
     /// Longest wait between two probes of an ejected endpoint.
@@ -110,6 +112,7 @@ impl Default for Timeouts {
             connect: Duration::from_millis(250),
             half_closed: Duration::from_secs(30),
             idle: Duration::from_secs(60 * 60),
+            proxy_header: Duration::from_secs(5),
             probe_min: Duration::from_millis(200),
             probe_max: Duration::from_secs(2),
             host_round: Duration::from_millis(500),

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     ops::RangeInclusive,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
@@ -103,9 +103,15 @@ impl Socket {
     }
 
     /// Where it is connected to, while it is.
-    pub(crate) fn peer_ip(&self) -> Option<IpAddr> {
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
         let peer = rustix::net::getpeername(&self.fd).ok()??;
-        SocketAddr::try_from(peer).ok().map(|peer| peer.ip())
+        SocketAddr::try_from(peer).ok()
+    }
+
+    /// Its own address.
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
+        let local = rustix::net::getsockname(&self.fd).ok()?;
+        SocketAddr::try_from(local).ok()
     }
 
     /// Whether it has a peer.
@@ -144,8 +150,7 @@ impl Socket {
     /// that port as its own source and so, by TCP's simultaneous open, succeed.
     /// Only ports from which sources are picked are worth a look.
     pub(crate) fn is_connected_to_itself(&self, address: SocketAddr) -> bool {
-        rustix::net::getsockname(&self.fd)
-            .is_ok_and(|local| SocketAddr::try_from(local).is_ok_and(|local| local == address))
+        self.local() == Some(address)
     }
 }
 

@@ -111,11 +111,14 @@ pub enum Start {
 /// connect_ms = 250
 /// half_closed_ms = 30000
 /// idle_ms = 3600000
+/// proxy_header_ms = 5000
 ///
 /// [[listeners]]
 /// port = 80
 /// service = "web"               # a label for logs and the status
 /// policy = "round_robin"        # or "least_conn", "source_hash"
+/// proxy_protocol = "v2"         # tell endpoints whose connection it is; not if left out
+/// accept_proxy = ["10.0.0.0/8"] # clients that must tell; nobody if left out
 ///
 /// [[listeners.endpoints]]
 /// address = "10.0.0.1:8080"

@@ -70,6 +70,10 @@ pub struct ListenerStatus {
     pub accepted: u64,
     /// Of those, reset because no endpoint could be connected to.
     pub unserved: u64,
+    /// And reset because of what the client did: no PROXY header where one must
+    /// come.
+    #[serde(default)]
+    pub refused: u64,
     /// What went through, endpoints that are gone included.
     pub traffic: Traffic,
     /// How long connects took, those to endpoints that are gone included.

@@ -7,6 +7,8 @@ use std::{collections::HashSet, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::proxy;
+
 /// A complete description of what to forward.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
@@ -42,6 +44,9 @@ pub struct Listener {
     /// How an endpoint is chosen for each connection.
     #[serde(default)]
     pub policy: Policy,
+    /// Whether endpoints are told whose connection it is, and who may say so.
+    #[serde(default)]
+    pub proxy: proxy::Options,
     /// Where connections go. An empty list keeps the port open and resets
     /// every connection.
     pub endpoints: Vec<Endpoint>,
@@ -255,6 +260,7 @@ mod tests {
             port,
             service: service.to_owned(),
             policy: Policy::RoundRobin,
+            proxy: proxy::Options::default(),
             endpoints,
         }
     }

@@ -116,6 +116,7 @@ impl Published {
             error: self.error().map(|error| error.reason),
             accepted: self.port.accepted(),
             unserved: self.port.unserved(),
+            refused: self.port.refused(),
             traffic: self.port.traffic(),
             connect_times: self.port.connect_times(),
             endpoints: self.port.endpoints(),

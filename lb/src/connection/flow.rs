@@ -31,8 +31,10 @@ pub(super) struct Flow {
     full: u8,
     /// The limit is [`MIN_LIMIT`] doubled so often.
     doublings: u8,
-    /// Bytes received and not sent yet.
+    /// Bytes received and not sent yet, and those of `ahead`.
     held: u32,
+    /// Of these, bytes to be sent first that no source has sent.
+    ahead: u16,
     /// Bytes sent since somebody last asked.
     pub(super) moved: u64,
 }
@@ -44,6 +46,18 @@ impl Flow {
 
     pub(super) fn is_holding(&self) -> bool {
         self.held > 0
+    }
+
+    /// Whether nothing but the engine's own bytes are held, so that what is
+    /// received next can go out with them.
+    pub(super) fn is_greeting(&self) -> bool {
+        self.held == u32::from(self.ahead)
+    }
+
+    /// Bytes are to be sent that no source has sent.
+    pub(super) fn greet(&mut self, bytes: u16) {
+        self.ahead += bytes;
+        self.held += u32::from(bytes);
     }
 
     /// Bytes to receive at a time: small requests must not wait for long behind
@@ -77,7 +91,9 @@ impl Flow {
 
     pub(super) fn sent(&mut self, bytes: u32) {
         self.sending = false;
-        self.moved += u64::from(bytes);
+        let ahead = u16::try_from(bytes).map_or(self.ahead, |bytes| bytes.min(self.ahead));
+        self.ahead -= ahead;
+        self.moved += u64::from(bytes) - u64::from(ahead);
         self.held = self.held.saturating_sub(bytes);
     }
 

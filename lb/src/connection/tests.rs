@@ -10,6 +10,7 @@ const LIMITS: Limits = Limits {
     connect_ms: 250,
     half_closed_ms: 30_000,
     idle_ms: 3_600_000,
+    header_ms: 5_000,
 };
 
 /// A machine and the time.
@@ -24,6 +25,14 @@ impl Subject {
         Self {
             machine: Connection::new(now_ms),
             now_ms,
+        }
+    }
+
+    /// One whose client must say first whose connection it is.
+    fn expecting_header() -> Self {
+        Self {
+            machine: Connection::expecting_header(1_000),
+            now_ms: 1_000,
         }
     }
 
@@ -75,7 +84,9 @@ impl Subject {
     }
 }
 
-use Operation::{Abandon, ArmTimer, Close, Inspect, Receive, Reset, Send, Settle, ShutDown};
+use Operation::{
+    Abandon, ArmTimer, Close, Inspect, Receive, ReceiveHeader, Reset, Send, Settle, ShutDown,
+};
 
 #[test]
 fn a_short_connection_from_its_beginning_to_its_end() {
@@ -388,6 +399,125 @@ fn a_silent_half_closed_connection_is_reset() {
 }
 
 #[test]
+fn a_header_comes_before_the_endpoint() {
+    let mut subject = Subject::expecting_header();
+    subject.expect(&[ArmTimer { at_ms: 6_000 }]);
+    // In two parts, and the client's first bytes behind it.
+    subject.tell(Event::Readable(Client));
+    subject.expect(&[ReceiveHeader]);
+    subject.tell(Event::ReceiveBlocked(Client));
+    subject.expect(&[]);
+    subject.tell(Event::Readable(Client));
+    subject.expect(&[ReceiveHeader]);
+    subject.tell(Event::HeaderReceived { drained: false });
+    subject.expect(&[Operation::Connect, ArmTimer { at_ms: 1_250 }]);
+    subject.tell(Event::Connected);
+    let (from, limit) = (Client, 65_536);
+    subject.expect(&[Receive { from, limit }]);
+}
+
+#[test]
+fn without_a_header_there_is_no_connection() {
+    // None in time, though the client talks all the time.
+    let mut subject = Subject::expecting_header();
+    subject.expect(&[ArmTimer { at_ms: 6_000 }]);
+    subject.now_ms = 5_900;
+    subject.tell(Event::Readable(Client));
+    subject.expect(&[ReceiveHeader]);
+    subject.tell(Event::ReceiveBlocked(Client));
+    subject.fire_at(6_000);
+    subject.expect(&[Reset]);
+    assert!(!subject.machine.was_tried());
+    // Another thing, an end or a reset in its place, and one in the middle.
+    for event in [Event::HeaderRefused, Event::Ended(Client)] {
+        let mut subject = Subject::expecting_header();
+        subject.tell(Event::Readable(Client));
+        subject.expect(&[ReceiveHeader, ArmTimer { at_ms: 6_000 }]);
+        subject.tell(event);
+        subject.expect(&[Reset]);
+    }
+    let mut subject = Subject::expecting_header();
+    subject.tell(Event::Failing(Client));
+    subject.expect(&[Reset]);
+    let mut subject = Subject::expecting_header();
+    subject.tell(Event::HungUp(Client));
+    subject.expect(&[ReceiveHeader, ArmTimer { at_ms: 6_000 }]);
+    subject.tell(Event::ReceiveBlocked(Client));
+    subject.expect(&[Reset]);
+}
+
+#[test]
+fn an_end_behind_the_header_is_seen() {
+    let mut subject = Subject::expecting_header();
+    subject.tell(Event::HungUp(Client));
+    subject.expect(&[ReceiveHeader, ArmTimer { at_ms: 6_000 }]);
+    subject.tell(Event::HeaderReceived { drained: true });
+    subject.expect(&[Operation::Connect, ArmTimer { at_ms: 1_250 }]);
+    subject.tell(Event::Connected);
+    let (from, limit) = (Client, 65_536);
+    subject.expect(&[Receive { from, limit }]);
+    subject.tell(Event::Ended(Client));
+    subject.expect(&[ShutDown(Endpoint)]);
+}
+
+#[test]
+fn a_greeting_goes_out_with_the_first_bytes_and_does_not_wait_for_them() {
+    let greeted = || {
+        let mut subject = Subject::new();
+        subject.expect(&[Operation::Connect, ArmTimer { at_ms: 1_250 }]);
+        subject
+    };
+    let (from, limit) = (Client, 65_536);
+    // They are there already.
+    let mut subject = greeted();
+    subject.tell(Event::Readable(Client));
+    subject.tell(Event::Greeting { bytes: 28 });
+    subject.tell(Event::Connected);
+    subject.expect(&[Receive { from, limit }]);
+    subject.tell(Event::Received {
+        from,
+        bytes: 100,
+        drained: true,
+    });
+    subject.expect(&[Send { to: Endpoint }]);
+    subject.tell(Event::Sent {
+        to: Endpoint,
+        bytes: 50,
+    });
+    subject.tell(Event::SendBlocked(Endpoint));
+    subject.tell(Event::Writable(Endpoint));
+    subject.expect(&[Send { to: Endpoint }]);
+    subject.tell(Event::Sent {
+        to: Endpoint,
+        bytes: 78,
+    });
+    subject.expect(&[]);
+    // Only the client's own count.
+    assert_eq!(subject.machine.take_moved().to_endpoint, 100);
+    subject.pass(Client, 7);
+    // They are not, or it only seemed so.
+    for seemed in [false, true] {
+        let mut subject = greeted();
+        if seemed {
+            subject.tell(Event::Readable(Client));
+        }
+        subject.tell(Event::Greeting { bytes: 28 });
+        subject.tell(Event::Connected);
+        if seemed {
+            subject.expect(&[Receive { from, limit }]);
+            subject.tell(Event::ReceiveBlocked(Client));
+        }
+        subject.expect(&[Send { to: Endpoint }]);
+        subject.tell(Event::Sent {
+            to: Endpoint,
+            bytes: 28,
+        });
+        subject.expect(&[]);
+        assert_eq!(subject.machine.take_moved(), Moved::default());
+    }
+}
+
+#[test]
 fn it_stays_small() {
     // There is one for each idle connection, and the sockets beside it.
     assert!(
@@ -440,9 +570,24 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..80)
 }
 
+/// Length of the header that a client must send, and of one that is sent.
+const HEADER: u64 = 30;
+
+/// What the port does about the PROXY protocol.
+#[derive(Debug, Clone, Copy)]
+struct Proxy {
+    expected: bool,
+    sent: bool,
+}
+
 /// An engine without a kernel, that holds the machine to its promises.
 struct World {
     subject: Subject,
+    proxy: Proxy,
+    /// Bytes of the header to the endpoint that are not sent yet.
+    greeting: u64,
+    /// Bytes of the header from the client that are not received yet.
+    header: u64,
     client: Socket,
     endpoint: Socket,
     /// Bytes received and not sent, towards each side.
@@ -456,9 +601,16 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(proxy: Proxy) -> Self {
         Self {
-            subject: Subject::new(),
+            subject: if proxy.expected {
+                Subject::expecting_header()
+            } else {
+                Subject::new()
+            },
+            proxy,
+            greeting: 0,
+            header: if proxy.expected { HEADER } else { 0 },
             client: Socket {
                 window: 100_000,
                 ..Socket::default()
@@ -524,6 +676,10 @@ impl World {
             }
             Step::Connect(success) if self.subject.machine.is_connecting() => {
                 self.is_connected = success;
+                if success && self.proxy.sent {
+                    self.greeting = HEADER;
+                    self.subject.tell(Event::Greeting { bytes: 30 });
+                }
                 self.subject.tell(if success {
                     Event::Connected
                 } else {
@@ -556,7 +712,9 @@ impl World {
 
     fn carry_out(&mut self, operation: Operation) {
         match operation {
+            ReceiveHeader => self.receive_header(),
             Operation::Connect => {
+                assert_eq!(self.header, 0, "the client has not said whose it is");
                 assert!(!self.is_connected);
                 assert_eq!(self.moved, Moved::default());
                 self.connects += 1;
@@ -569,6 +727,7 @@ impl World {
                 assert!(self.socket(side.other()).ended);
                 assert_eq!(self.socket(side.other()).inbound, 0);
                 assert_eq!(*self.held_for(side), 0);
+                assert!(side == Client || self.greeting == 0);
                 assert!(!self.socket(side).saw_end, "an end is told once");
                 self.socket(side).saw_end = true;
             }
@@ -582,6 +741,25 @@ impl World {
             }
             Reset => self.over = Some(operation),
         }
+    }
+
+    fn receive_header(&mut self) {
+        let client = &mut self.client;
+        let event = if client.inbound >= HEADER {
+            client.inbound -= HEADER;
+            self.spoken.to_endpoint -= HEADER;
+            self.header = 0;
+            Event::HeaderReceived {
+                drained: client.inbound == 0,
+            }
+        } else if client.is_reset {
+            Event::Failed(Client)
+        } else if client.inbound == 0 && client.ended {
+            Event::Ended(Client)
+        } else {
+            Event::ReceiveBlocked(Client)
+        };
+        self.subject.tell(event);
     }
 
     fn receive(&mut self, from: Side, limit: u32) {
@@ -610,20 +788,25 @@ impl World {
 
     fn send(&mut self, to: Side) {
         let held = *self.held_for(to);
-        assert!(held > 0, "nothing to send");
+        let ahead = if to == Endpoint { self.greeting } else { 0 };
+        assert!(held + ahead > 0, "nothing to send");
         let socket = self.socket(to);
         assert!(!socket.saw_end, "bytes after the end");
         if socket.is_reset {
             self.subject.tell(Event::Failed(to));
             return;
         }
-        let sent = held.min(socket.window);
+        let sent = (ahead + held).min(socket.window);
+        let own = sent.min(ahead);
         socket.window -= sent;
-        socket.got += sent;
-        *self.held_for(to) -= sent;
+        socket.got += sent - own;
+        *self.held_for(to) -= sent - own;
+        if to == Endpoint {
+            self.greeting -= own;
+        }
         let bytes = u32::try_from(sent).unwrap();
         self.subject.tell(Event::Sent { to, bytes });
-        if sent < held {
+        if sent < ahead + held {
             self.subject.tell(Event::SendBlocked(to));
         }
     }
@@ -661,8 +844,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn no_life_breaks_a_promise(steps in steps()) {
-        let mut world = World::new();
+    fn no_life_breaks_a_promise(
+        expected in any::<bool>(),
+        sent in any::<bool>(),
+        steps in steps(),
+    ) {
+        let mut world = World::new(Proxy { expected, sent });
         world.run();
         let mut gave_up = false;
         for step in &steps {
@@ -672,7 +859,7 @@ proptest! {
         }
         world.finish();
         // With nothing against it, it ends in order and every byte arrives.
-        if !gave_up {
+        if !gave_up && world.header == 0 {
             prop_assert_eq!(world.over, Some(Close));
             prop_assert_eq!(world.moved, world.spoken);
         }

@@ -35,7 +35,7 @@ use super::{
     wheel::{TICK_MS, Wheel},
 };
 use crate::{
-    connection::{Connection, Limits, MAX_RECEIVE, Side},
+    connection::{Limits, MAX_RECEIVE, Side},
     engine::vitals::Vitals,
     shared::Shared,
 };
@@ -223,7 +223,7 @@ impl Epoll {
     }
 
     fn begin(&mut self, arrival: Arrival) {
-        let slot = Slot::new(arrival, Connection::new(self.tools.now_ms));
+        let slot = Slot::new(arrival, self.tools.now_ms);
         let key = self.slots.insert(slot);
         self.tools.set_connections(self.tools.connections + 1);
         let registered = match self.slots.get_mut(key) {
@@ -388,6 +388,7 @@ fn limits(shared: &Shared) -> Limits {
         connect_ms: ms(shared.timeouts.connect),
         half_closed_ms: ms(shared.timeouts.half_closed),
         idle_ms: ms(shared.timeouts.idle),
+        header_ms: ms(shared.timeouts.proxy_header),
     }
 }
 

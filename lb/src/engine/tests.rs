@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     bind::listen,
     port::Endpoint,
+    proxy,
     run::Timeouts,
     select::EndpointKey,
     table::{self, EndpointState, Listener, Policy},
@@ -26,6 +27,7 @@ fn listening(shared: &Shared, endpoint: SocketAddr) -> (Arc<Listening>, SocketAd
         port: 80,
         service: "ng".to_owned(),
         policy: Policy::RoundRobin,
+        proxy: proxy::Options::default(),
         endpoints: vec![table::Endpoint {
             id: "a".to_owned(),
             address: endpoint,

@@ -40,6 +40,7 @@ impl Subject {
             port: 80,
             service: "ng".to_owned(),
             policy: Policy::RoundRobin,
+            proxy: proxy::Options::default(),
             endpoints: endpoints
                 .iter()
                 .map(|(id, state)| table::Endpoint {

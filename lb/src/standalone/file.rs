@@ -11,6 +11,8 @@ use toml::Spanned;
 
 use super::FileError;
 use crate::{
+    network::Network,
+    proxy,
     run::{Config, Timeouts},
     table::{Endpoint, EndpointState, Listener, Policy, Table, TableError},
 };
@@ -53,6 +55,7 @@ struct RawTimeouts {
     connect_ms: Option<u64>,
     half_closed_ms: Option<u64>,
     idle_ms: Option<u64>,
+    proxy_header_ms: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,6 +66,9 @@ struct RawListener {
     service: String,
     #[serde(default)]
     policy: Policy,
+    proxy_protocol: Option<proxy::Version>,
+    #[serde(default)]
+    accept_proxy: Vec<Network>,
     #[serde(default)]
     endpoints: Vec<Spanned<RawEndpoint>>,
 }
@@ -141,11 +147,13 @@ impl File {
             connect,
             half_closed,
             idle,
+            proxy_header,
             ..
         } = &mut config.timeouts;
         set(connect, settings.timeouts.connect_ms);
         set(half_closed, settings.timeouts.half_closed_ms);
         set(idle, settings.timeouts.idle_ms);
+        set(proxy_header, settings.timeouts.proxy_header_ms);
         config
     }
 
@@ -164,6 +172,10 @@ fn listener(raw: &Spanned<RawListener>) -> Listener {
         port: raw.port,
         service: raw.service.clone(),
         policy: raw.policy,
+        proxy: proxy::Options {
+            send: raw.proxy_protocol,
+            accept: raw.accept_proxy.clone(),
+        },
         endpoints: raw.endpoints.iter().map(endpoint).collect(),
     }
 }
@@ -239,6 +251,8 @@ draining = true
 
 [[listeners]]
 port = 81
+proxy_protocol = "v2"
+accept_proxy = ["10.0.0.0/8", "fd00::1"]
 "#;
 
     #[test]
@@ -258,7 +272,11 @@ port = 81
         );
         assert_eq!(endpoints[1].id, "[::1]:8080");
         assert_eq!(endpoints[1].state, EndpointState::Draining);
+        assert_eq!(table.listeners[0].proxy, proxy::Options::default());
         assert_eq!(table.listeners[1].endpoints, []);
+        let proxy = &table.listeners[1].proxy;
+        assert_eq!(proxy.send, Some(proxy::Version::V2));
+        assert!(proxy.expects_header("fd00::1".parse().unwrap()));
         assert!(File::parse("").unwrap().table(1).listeners.is_empty());
     }
 
@@ -286,5 +304,7 @@ port = 81
         check(("10.0.0.1:8080", "10.0.0.1:0"), 12, "whose port is 0");
         check(("draining = true", "id = \"first\""), 17, "listed twice");
         check(("[[listeners]]", "[[listeners"), 8, "");
+        check(("\"v2\"", "\"v3\""), 23, "unknown variant `v3`");
+        check(("10.0.0.0/8", "10.0.0.0/33"), 24, "invalid network");
     }
 }

@@ -15,6 +15,7 @@ mod hosts;
 mod lifecycle;
 mod policies;
 mod ports;
+mod proxy;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;

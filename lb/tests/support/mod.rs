@@ -21,6 +21,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use swarmlet_lb::{
     Config, Event,
     control::{Client, Events},
+    proxy,
     status::{Ack, EndpointCondition, ListenerStatus},
     table::{Endpoint, EndpointState, Listener, Policy, Table},
 };
@@ -156,6 +157,7 @@ pub(crate) fn listener(port: u16, endpoints: Vec<Endpoint>) -> Listener {
         port,
         service: "ng".to_owned(),
         policy: Policy::RoundRobin,
+        proxy: proxy::Options::default(),
         endpoints,
     }
 }

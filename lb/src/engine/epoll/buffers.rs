@@ -37,6 +37,11 @@ impl Buffers {
         }
     }
 
+    /// Bytes of our own, to be sent ahead of others.
+    pub(super) fn own(bytes: Vec<u8>) -> Box<Remainder> {
+        Box::new(Remainder { bytes, sent: 0 })
+    }
+
     /// Copies a part of the scratch buffer.
     pub(super) fn keep(&mut self, from: usize, to: usize) -> Box<Remainder> {
         let mut remainder = self.pool.pop().unwrap_or_default();
@@ -54,6 +59,14 @@ impl Buffers {
 }
 
 impl Remainder {
+    /// Copies what is unsent to the beginning of a buffer, for more to be put
+    /// behind it. Returns how much.
+    pub(super) fn copy_to(&self, buffer: &mut [u8]) -> usize {
+        let unsent = self.unsent();
+        buffer[..unsent.len()].copy_from_slice(unsent);
+        unsent.len()
+    }
+
     pub(super) fn unsent(&self) -> &[u8] {
         &self.bytes[self.sent..]
     }

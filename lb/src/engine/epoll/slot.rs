@@ -5,17 +5,21 @@ use std::{io, ops::ControlFlow, sync::Arc, time::Duration};
 
 use rustix::{
     event::epoll::EventFlags,
-    io::Errno,
+    io::{Errno, retry_on_intr},
     net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown},
 };
 
-use super::{Tools, buffers::Remainder};
+use super::{
+    Tools,
+    buffers::{Buffers, Remainder},
+};
 use crate::{
     connection::{ConnectFailure, Connection, Event, Operation, Side},
     engine::{mailbox::Arrival, slab::Key},
     health::Outcome,
     port::{Lease, Port},
     probe,
+    proxy::{self, Addresses, Parsed},
     select::EndpointKey,
     shared::Permit,
     socket::{ConnectError, Socket},
@@ -36,6 +40,8 @@ pub(super) struct Slot {
     to_endpoint: Option<Box<Remainder>>,
     /// Only once a connect has failed.
     tried: Option<Box<Tried>>,
+    /// From where to where the connection is, as the client's header has it.
+    told: Option<Box<Addresses>>,
     _permit: Permit,
     /// It waits among those left in the middle.
     pub(super) is_queued: bool,
@@ -47,6 +53,21 @@ pub(super) struct Slot {
     messages: u8,
 }
 
+/// Where a connection begins: with a header, if it comes from where one must.
+fn machine(port: &Port, client: &Socket, now_ms: u64) -> Connection {
+    let proxy = port.proxy();
+    // Who expects none need not ask who it is.
+    let expects = !proxy.accept.is_empty()
+        && client
+            .peer()
+            .is_some_and(|peer| proxy.expects_header(peer.ip()));
+    if expects {
+        Connection::expecting_header(now_ms)
+    } else {
+        Connection::new(now_ms)
+    }
+}
+
 /// What became of earlier tries.
 #[derive(Default)]
 struct Tried {
@@ -56,16 +77,18 @@ struct Tried {
 }
 
 impl Slot {
-    pub(super) fn new(arrival: Arrival, machine: Connection) -> Self {
+    pub(super) fn new(arrival: Arrival, now_ms: u64) -> Self {
+        let client = Socket::accepted(arrival.client);
         Self {
-            machine,
-            client: Some(Socket::accepted(arrival.client)),
+            machine: machine(&arrival.port, &client, now_ms),
+            client: Some(client),
             endpoint: None,
             lease: None,
             port: arrival.port,
             to_client: None,
             to_endpoint: None,
             tried: None,
+            told: None,
             _permit: arrival.permit,
             is_queued: false,
             is_uncounted: false,
@@ -130,6 +153,7 @@ impl Slot {
         let mut fresh = 0;
         while let Some(operation) = self.machine.next(tools.now_ms, &tools.limits) {
             match operation {
+                Operation::ReceiveHeader => self.receive_header(tools),
                 Operation::Connect => self.connect(key, tools),
                 Operation::Abandon(failure) => self.abandon(failure, tools),
                 Operation::Receive { from, limit } => {
@@ -151,7 +175,9 @@ impl Slot {
                     return ControlFlow::Break(());
                 }
                 Operation::Reset => {
-                    if self.endpoint.is_none() {
+                    if !self.machine.was_tried() {
+                        self.port.count_refused();
+                    } else if self.endpoint.is_none() {
                         self.port.count_unserved();
                     }
                     self.count();
@@ -164,6 +190,45 @@ impl Slot {
             }
         }
         ControlFlow::Continue(())
+    }
+
+    // === the header ===
+
+    /// Looks at what the client has sent so far, and takes the header away only
+    /// once all of it is there: what is behind it is the endpoint's.
+    fn receive_header(&mut self, tools: &mut Tools) {
+        let scratch = &mut tools.buffers.scratch;
+        let client = self.client.as_ref().expect("it goes with the slot");
+        let peeked =
+            retry_on_intr(|| recv(client, &mut scratch[..proxy::MAX_LEN], RecvFlags::PEEK));
+        let event = match peeked {
+            Ok((0, _)) => Event::Ended(Side::Client),
+            Err(Errno::AGAIN) => Event::ReceiveBlocked(Side::Client),
+            Err(error) => return self.fail(Side::Client, error, tools),
+            Ok((peeked, _)) => match proxy::parse(&scratch[..peeked]) {
+                Parsed::Incomplete => Event::ReceiveBlocked(Side::Client),
+                Parsed::Malformed(reason) => {
+                    let client = client.peer();
+                    tracing::debug!(?client, %reason, "no PROXY header from a client that must send one");
+                    Event::HeaderRefused
+                }
+                Parsed::Header { len, addresses } => {
+                    let taken =
+                        retry_on_intr(|| recv(client, &mut scratch[..len], RecvFlags::empty()));
+                    match taken {
+                        Ok((taken, _)) if taken == len => {}
+                        // Bytes that were there a moment ago cannot be gone
+                        // while the connection is as it should be.
+                        Ok(_) => return self.fail(Side::Client, Errno::BADMSG, tools),
+                        Err(error) => return self.fail(Side::Client, error, tools),
+                    }
+                    self.told = addresses.map(Box::new);
+                    let drained = peeked == len;
+                    Event::HeaderReceived { drained }
+                }
+            },
+        };
+        self.tell(event, tools);
     }
 
     // === connecting ===
@@ -190,7 +255,7 @@ impl Slot {
     /// Another endpoint if there is one; else one that stayed silent, for a SYN
     /// may have been lost. One that refused will refuse again.
     fn choose(&self) -> Option<Lease> {
-        let source = || self.client.as_ref().and_then(Socket::peer_ip);
+        let source = || Some(self.addresses()?.source.ip());
         match &self.tried {
             None => self.port.choose(&[], source),
             Some(tried) => self
@@ -229,7 +294,37 @@ impl Slot {
                 .observe(lease.endpoint().key, Outcome::Connected, "");
         }
         self.tried = None;
+        self.greet(tools);
         self.tell(Event::Connected, tools);
+    }
+
+    /// Tells the endpoint whose connection it is, where it is to be told.
+    fn greet(&mut self, tools: &Tools) {
+        let Some(version) = self.port.proxy().send else {
+            return;
+        };
+        let Some(addresses) = self.addresses() else {
+            // The client has gone meanwhile.
+            self.tell(Event::Failed(Side::Client), tools);
+            return;
+        };
+        let header = proxy::header(version, &addresses);
+        let bytes = u16::try_from(header.len()).expect("a header is of a hundred bytes or so");
+        self.to_endpoint = Some(Buffers::own(header));
+        self.tell(Event::Greeting { bytes }, tools);
+    }
+
+    /// From where to where the connection is: as a trusted client has said, or
+    /// as it is.
+    fn addresses(&self) -> Option<Addresses> {
+        if let Some(told) = &self.told {
+            return Some(**told);
+        }
+        let client = self.client.as_ref()?;
+        Some(Addresses {
+            source: client.peer()?,
+            destination: client.local()?,
+        })
     }
 
     fn note_connect_error(&mut self, error: ConnectError, tools: &Tools) {
@@ -271,17 +366,20 @@ impl Slot {
 
     // === relaying ===
 
-    /// Receives into the shared buffer. Returns how much.
+    /// Receives into the shared buffer, behind what is to be sent first. Returns
+    /// how much there is to be sent now.
     fn receive(&mut self, from: Side, limit: u32, tools: &mut Tools) -> u32 {
-        let asked = limit as usize;
+        let scratch = &mut *tools.buffers.scratch;
+        let first = match self.remainder(from.other()) {
+            Some(remainder) => remainder.copy_to(scratch),
+            None => 0,
+        };
+        let asked = (limit as usize).min(scratch.len() - first);
         let Some(source) = self.socket(from) else {
             return 0;
         };
-        let received = match recv(
-            source,
-            &mut tools.buffers.scratch[..asked],
-            RecvFlags::empty(),
-        ) {
+        let buffer = &mut scratch[first..first + asked];
+        let received = match recv(source, buffer, RecvFlags::empty()) {
             Ok((0, _)) => {
                 self.tell(Event::Ended(from), tools);
                 return 0;
@@ -298,6 +396,10 @@ impl Slot {
                 return 0;
             }
         };
+        if received > 0 {
+            // In the shared buffer now, if it was there.
+            *self.remainder(from.other()) = None;
+        }
         let bytes = u32::try_from(received).unwrap_or(u32::MAX);
         self.tell(
             Event::Received {
@@ -307,7 +409,11 @@ impl Slot {
             },
             tools,
         );
-        bytes
+        if received > 0 {
+            bytes + u32::try_from(first).unwrap_or(u32::MAX)
+        } else {
+            0
+        }
     }
 
     /// Sends what was just received.
