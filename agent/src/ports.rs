@@ -235,6 +235,8 @@ mod tests {
                     published,
                     protocol: Protocol::Tcp,
                     mode,
+                    proxy_protocol: None,
+                    accept_proxy: Vec::new(),
                 })
                 .collect();
         })

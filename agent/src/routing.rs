@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use swarmlet_core::endpoints::{Endpoint, EndpointState, Table};
-use swarmlet_core::model::{LbPolicy, NodeId, PortProblem, Protocol, TaskId};
+use swarmlet_core::model::{
+    LbPolicy, Network, NodeId, PortProblem, Protocol, ProxyProtocol, TaskId,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +53,10 @@ pub struct RoutedListener {
     pub service: String,
     /// How an endpoint is chosen.
     pub policy: LbPolicy,
+    /// Whether the endpoints of this node come first while they are not clearly busier.
+    pub prefer_local: bool,
+    /// Clients from these networks must say whose connection it is.
+    pub accept_proxy: Vec<Network>,
     /// Who answers.
     pub endpoints: Vec<RoutedEndpoint>,
 }
@@ -66,6 +72,10 @@ pub struct RoutedEndpoint {
     pub address: SocketAddr,
     /// Its share of connections relative to the others'.
     pub weight: u32,
+    /// Whether it is a task of this node.
+    pub local: bool,
+    /// Whether and how it is told whose connection it is.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Whether it only finishes the connections that it has.
     pub draining: bool,
 }
@@ -97,6 +107,8 @@ pub(crate) fn route(table: &Table, node: &NodeId, own: &Own) -> RoutedTable {
             protocol: listener.protocol,
             service: listener.service_name.clone(),
             policy: listener.policy,
+            prefer_local: listener.prefer_local,
+            accept_proxy: listener.accept_proxy.clone(),
             endpoints: listener
                 .endpoints
                 .iter()
@@ -106,6 +118,8 @@ pub(crate) fn route(table: &Table, node: &NodeId, own: &Own) -> RoutedTable {
                         node: Some(&endpoint.node).filter(|other| *other != node).cloned(),
                         address: address(endpoint, node, own)?,
                         weight: endpoint.weight,
+                        local: endpoint.node == *node,
+                        proxy_protocol: endpoint.proxy_protocol,
                         draining: endpoint.state == EndpointState::Draining,
                     })
                 })

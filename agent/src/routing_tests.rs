@@ -14,6 +14,7 @@ fn endpoint(task: u128, node: u128, state: EndpointState) -> Endpoint {
         address: format!("10.0.0.{node}:20000").parse().unwrap(),
         local: Some("172.17.0.2:80".parse().unwrap()),
         weight: 1,
+        proxy_protocol: None,
         state,
     }
 }
@@ -27,6 +28,8 @@ fn table(version: u64, endpoints: Vec<Endpoint>) -> Table {
             service: ServiceId::from_random(1),
             service_name: "ng".to_owned(),
             policy: LbPolicy::RoundRobin,
+            prefer_local: false,
+            accept_proxy: Vec::new(),
             endpoints,
         }],
     }

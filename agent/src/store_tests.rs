@@ -14,6 +14,7 @@ fn table() -> Table {
         address: "10.0.0.1:20000".parse().unwrap(),
         local: Some("172.17.0.2:80".parse().unwrap()),
         weight: 1,
+        proxy_protocol: None,
         state: EndpointState::Draining,
     };
     Table {
@@ -24,6 +25,8 @@ fn table() -> Table {
             service: ServiceId::from_random(1),
             service_name: "ng".to_owned(),
             policy: LbPolicy::RoundRobin,
+            prefer_local: false,
+            accept_proxy: Vec::new(),
             endpoints: vec![endpoint],
         }],
     }

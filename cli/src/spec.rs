@@ -67,6 +67,7 @@ pub(crate) fn service_spec(args: &CreateArgs) -> Result<ServiceSpec> {
         },
         ports: args.publish.clone(),
         lb_policy: LbPolicy::RoundRobin,
+        lb_prefer_local: false,
         drain_timeout: ServiceSpec::DEFAULT_DRAIN_TIMEOUT,
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),

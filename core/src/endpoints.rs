@@ -6,8 +6,8 @@
 use std::net::SocketAddr;
 
 use crate::model::{
-    LbPolicy, Node, NodeId, NodeState, PortMode, PortSpec, Protocol, Service, ServiceId, Task,
-    TaskId, TaskPort, TaskState, Version,
+    LbPolicy, Network, Node, NodeId, NodeState, PortMode, PortSpec, Protocol, ProxyProtocol,
+    Service, ServiceId, Task, TaskId, TaskPort, TaskState, Version,
 };
 use crate::state::State;
 
@@ -36,6 +36,10 @@ pub struct Listener {
     pub service_name: String,
     /// How an endpoint is chosen.
     pub policy: LbPolicy,
+    /// Whether a node's own tasks come first while they are not clearly busier.
+    pub prefer_local: bool,
+    /// Clients from these networks must say whose connection it is.
+    pub accept_proxy: Vec<Network>,
     /// The tasks behind it, by task.
     pub endpoints: Vec<Endpoint>,
 }
@@ -54,6 +58,8 @@ pub struct Endpoint {
     pub local: Option<SocketAddr>,
     /// Its share of connections relative to the others'.
     pub weight: u32,
+    /// Whether and how it is told whose connection it is.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Whether it gets new connections.
     pub state: EndpointState,
 }
@@ -106,6 +112,8 @@ fn listener(state: &State, service: &Service, port: &PortSpec) -> Listener {
         service: service.id.clone(),
         service_name: service.spec.name.clone(),
         policy: service.spec.lb_policy,
+        prefer_local: service.spec.lb_prefer_local,
+        accept_proxy: port.accept_proxy.clone(),
         endpoints,
     }
 }
@@ -126,12 +134,27 @@ fn endpoint(state: &State, task: &Task, port: &PortSpec) -> Option<Endpoint> {
             .and_then(|container| container.address)
             .map(|address| SocketAddr::new(address, port.target)),
         weight: WEIGHT,
+        proxy_protocol: proxy_protocol(task, port),
         // One whose checks fail keeps the connections that it has: they may well be served.
         state: match task.draining {
             None if task.is_healthy() => EndpointState::Ready,
             _ => EndpointState::Draining,
         },
     })
+}
+
+/// What a task expects of the port: what was asked for when it was made. One that was made
+/// before the port was published expects what it does of others that lead to the same place.
+fn proxy_protocol(task: &Task, port: &PortSpec) -> Option<ProxyProtocol> {
+    let alike = || {
+        task.ports.iter().filter(|own| {
+            own.target == port.target && own.protocol == port.protocol && own.mode == port.mode
+        })
+    };
+    alike()
+        .find(|own| own.published == port.published)
+        .or_else(|| alike().next())?
+        .proxy_protocol
 }
 
 /// The node of a task that takes connections, or `None` if it takes none.

@@ -89,6 +89,8 @@ pub(crate) fn ingress(published: u16, target: u16) -> PortSpec {
         published,
         protocol: Protocol::Tcp,
         mode: PortMode::Ingress,
+        proxy_protocol: None,
+        accept_proxy: Vec::new(),
     }
 }
 
@@ -107,6 +109,7 @@ pub(crate) fn spec(name: &str, replicas: u32) -> ServiceSpec {
         },
         ports: Vec::new(),
         lb_policy: LbPolicy::RoundRobin,
+        lb_prefer_local: false,
         drain_timeout: Duration::from_secs(10),
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),

@@ -288,7 +288,7 @@ impl Connection {
         match event {
             Event::HeaderReceived { drained } => self.note_header(drained),
             Event::Greeting { bytes } => self.up.greet(bytes),
-            Event::NoEndpoint => self.stage = Stage::Failed,
+            Event::NoEndpoint => self.fail(),
             Event::Connected => {
                 if self.stage == Stage::Connecting {
                     self.stage = Stage::Relaying;

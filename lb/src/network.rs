@@ -18,6 +18,13 @@ pub struct Network {
 pub struct InvalidNetwork(String);
 
 impl Network {
+    /// `None` if the address has fewer bits than are to count.
+    #[must_use]
+    pub fn new(address: IpAddr, prefix: u8) -> Option<Self> {
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        (prefix <= longest).then_some(Self { address, prefix })
+    }
+
     /// Whether an address is within it. An IPv4 address is the same whichever
     /// family it comes in.
     #[must_use]
@@ -46,18 +53,15 @@ impl FromStr for Network {
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| invalid())?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
-            None => longest,
+            None if address.is_ipv4() => 32,
+            None => 128,
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
                 digits.parse().map_err(|_| invalid())?
             }
             Some(_) => return Err(invalid()),
         };
-        if prefix > longest {
-            return Err(invalid());
-        }
-        Ok(Self { address, prefix })
+        Self::new(address, prefix).ok_or_else(invalid)
     }
 }
 

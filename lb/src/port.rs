@@ -25,6 +25,7 @@ use crate::{
     event::{Event, Hub},
     health::{Change, Ejection, Health, Outcome},
     host::{Host, REASON as HOST_LOST},
+    network::Network,
     proxy,
     random::random,
     select::{Candidate, EndpointKey, Rotation, hash},
@@ -41,7 +42,7 @@ pub(crate) struct Port {
     unserved: AtomicU64,
     refused: AtomicU64,
     /// Apart from the choice, for it is asked for before there is one to make.
-    proxy: ArcSwap<proxy::Options>,
+    accept_proxy: ArcSwap<Vec<Network>>,
     events: Hub,
     choice: Mutex<Choice>,
 }
@@ -50,6 +51,7 @@ pub(crate) struct Port {
 #[derive(Debug)]
 struct Choice {
     policy: Policy,
+    prefer_local: bool,
     rotation: Rotation,
     /// In the order of the table.
     endpoints: Vec<EndpointKey>,
@@ -60,6 +62,8 @@ struct Choice {
 struct Tracked {
     endpoint: Arc<Endpoint>,
     weight: u32,
+    local: bool,
+    proxy_protocol: Option<proxy::Version>,
     state: EndpointState,
     health: Health,
     /// Since when its condition is what it is.
@@ -88,10 +92,11 @@ impl Port {
             accepted: AtomicU64::new(0),
             unserved: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-            proxy: ArcSwap::default(),
+            accept_proxy: ArcSwap::default(),
             events,
             choice: Mutex::new(Choice {
                 policy: Policy::default(),
+                prefer_local: false,
                 rotation: Rotation::new(random()),
                 endpoints: Vec::new(),
                 tracked: HashMap::new(),
@@ -106,8 +111,9 @@ impl Port {
         listener: &Listener,
         mut make: impl FnMut(&table::Endpoint) -> Arc<Endpoint>,
     ) -> Vec<Arc<Endpoint>> {
-        if **self.proxy.load() != listener.proxy {
-            self.proxy.store(Arc::new(listener.proxy.clone()));
+        if **self.accept_proxy.load() != listener.accept_proxy {
+            self.accept_proxy
+                .store(Arc::new(listener.accept_proxy.clone()));
         }
         let mut guard = self.lock();
         let choice = &mut *guard;
@@ -122,6 +128,7 @@ impl Port {
             })
             .collect();
         choice.policy = listener.policy;
+        choice.prefer_local = listener.prefer_local;
         choice.endpoints.clear();
         for listed in &listener.endpoints {
             let mut tracked = known
@@ -129,6 +136,8 @@ impl Port {
                 .unwrap_or_else(|| Tracked {
                     endpoint: make(listed),
                     weight: listed.weight,
+                    local: listed.local,
+                    proxy_protocol: listed.proxy_protocol,
                     state: listed.state,
                     health: Health::default(),
                     since_ms: now_ms(),
@@ -138,6 +147,8 @@ impl Port {
                     silent: false,
                 });
             tracked.weight = listed.weight;
+            tracked.local = listed.local;
+            tracked.proxy_protocol = listed.proxy_protocol;
             if tracked.state != listed.state {
                 tracked.state = listed.state;
                 tracked.since_ms = now_ms();
@@ -199,9 +210,10 @@ impl Port {
             None => None,
         };
         let key = elsewhere.or_else(|| choice.choose(tried, source))?;
-        let endpoint = Arc::clone(&choice.tracked.get(&key)?.endpoint);
+        let tracked = choice.tracked.get(&key)?;
         Some(Lease::new(
-            endpoint,
+            Arc::clone(&tracked.endpoint),
+            tracked.proxy_protocol,
             Arc::clone(&self.counters),
             self.events.clone(),
         ))
@@ -322,9 +334,9 @@ impl Port {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What it does about the PROXY protocol.
-    pub(crate) fn proxy(&self) -> Guard<Arc<proxy::Options>> {
-        self.proxy.load()
+    /// Who must say, by a PROXY header, whose connection it is.
+    pub(crate) fn accept_proxy(&self) -> Guard<Arc<Vec<Network>>> {
+        self.accept_proxy.load()
     }
 
     pub(crate) fn refused(&self) -> u64 {
@@ -385,14 +397,17 @@ fn hash_of(source: IpAddr) -> u64 {
 
 impl Choice {
     fn choose(&mut self, tried: &[EndpointKey], source: u64) -> Option<EndpointKey> {
+        let tracked = &self.tracked;
+        let load = |key| tracked.get(&key).map_or(0, |one| one.endpoint.active());
+        // A retry goes anywhere, and a source has its one endpoint.
+        let local_first =
+            self.prefer_local && tried.is_empty() && self.policy != Policy::SourceHash;
+        if local_first && let Some(local) = self.rotation.choose_local(load) {
+            return Some(local);
+        }
         match self.policy {
             Policy::RoundRobin => self.rotation.choose(tried),
-            Policy::LeastConn => {
-                let tracked = &self.tracked;
-                self.rotation.choose_less_loaded(tried, random(), |key| {
-                    tracked.get(&key).map_or(0, |one| one.endpoint.active())
-                })
-            }
+            Policy::LeastConn => self.rotation.choose_less_loaded(tried, random(), load),
             Policy::SourceHash => self.rotation.choose_by_source(tried, source),
         }
     }
@@ -434,6 +449,7 @@ impl Choice {
                 key: tracked.endpoint.key,
                 identity: hash(tracked.endpoint.id.as_bytes()),
                 weight: tracked.weight,
+                local: tracked.local,
                 state: tracked.state,
             })
             .collect()

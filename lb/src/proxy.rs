@@ -12,8 +12,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::Network;
-
 /// How a header is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -22,26 +20,6 @@ pub enum Version {
     V1,
     /// Binary.
     V2,
-}
-
-/// What one published port does about the PROXY protocol.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Options {
-    /// Endpoints are told whose connection it is, in this version.
-    #[serde(default)]
-    pub send: Option<Version>,
-    /// Clients from these networks must say whose connection it is. A header
-    /// from anybody else is a part of what the client sends.
-    #[serde(default)]
-    pub accept: Vec<Network>,
-}
-
-impl Options {
-    /// Whether a client from this address must send a header.
-    #[must_use]
-    pub fn expects_header(&self, client: IpAddr) -> bool {
-        self.accept.iter().any(|network| network.contains(client))
-    }
 }
 
 /// From where to where a connection was made, before any proxy had it.

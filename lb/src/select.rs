@@ -10,6 +10,7 @@
 //! table that changes nothing for this port changes nothing in its order, and
 //! frequent changes favour nobody, as starting again at the first would.
 
+mod local;
 mod spread;
 
 pub(crate) use self::spread::hash;
@@ -26,6 +27,8 @@ pub(crate) struct Candidate {
     /// The same on every node and in every process.
     pub(crate) identity: u64,
     pub(crate) weight: u32,
+    /// On this machine.
+    pub(crate) local: bool,
     pub(crate) state: EndpointState,
 }
 
@@ -49,6 +52,7 @@ struct Member {
     key: EndpointKey,
     identity: u64,
     weight: u32,
+    local: bool,
     state: EndpointState,
     ejected: bool,
     credit: i64,
@@ -157,12 +161,14 @@ impl Rotation {
         match known {
             Some(member) => {
                 member.weight = candidate.weight;
+                member.local = candidate.local;
                 member.state = candidate.state;
             }
             None => self.members.push(Member {
                 key: candidate.key,
                 identity: candidate.identity,
                 weight: candidate.weight,
+                local: candidate.local,
                 state: candidate.state,
                 ejected: false,
                 credit: 0,

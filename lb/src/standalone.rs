@@ -117,13 +117,14 @@ pub enum Start {
 /// port = 80
 /// service = "web"               # a label for logs and the status
 /// policy = "round_robin"        # or "least_conn", "source_hash"
-/// proxy_protocol = "v2"         # tell endpoints whose connection it is; not if left out
+/// proxy_protocol = "v2"         # endpoints are told whose connection it is; not if left out
 /// accept_proxy = ["10.0.0.0/8"] # clients that must tell; nobody if left out
 ///
 /// [[listeners.endpoints]]
 /// address = "10.0.0.1:8080"
 /// id = "first"                  # the address if left out
 /// weight = 1
+/// proxy_protocol = "v1"         # the listener's if left out
 /// draining = false
 /// ```
 ///

@@ -7,7 +7,7 @@ use std::{collections::HashSet, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::proxy;
+use crate::{network::Network, proxy};
 
 /// A complete description of what to forward.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,9 +44,14 @@ pub struct Listener {
     /// How an endpoint is chosen for each connection.
     #[serde(default)]
     pub policy: Policy,
-    /// Whether endpoints are told whose connection it is, and who may say so.
+    /// Whether local endpoints come first, as long as they do not have clearly
+    /// more connections than the others.
     #[serde(default)]
-    pub proxy: proxy::Options,
+    pub prefer_local: bool,
+    /// Clients from these networks must say, by a PROXY header, whose connection
+    /// it is. A header from anybody else is a part of what the client sends.
+    #[serde(default)]
+    pub accept_proxy: Vec<Network>,
     /// Where connections go. An empty list keeps the port open and resets
     /// every connection.
     pub endpoints: Vec<Endpoint>,
@@ -77,6 +82,12 @@ pub struct Endpoint {
     /// Share of the connections relative to the others; at least 1.
     #[serde(default = "one")]
     pub weight: u32,
+    /// It is on this machine.
+    #[serde(default)]
+    pub local: bool,
+    /// It is told whose connection it is, by a PROXY header of this version.
+    #[serde(default)]
+    pub proxy_protocol: Option<proxy::Version>,
     /// Whether new connections may go there.
     pub state: EndpointState,
     /// Which of the table's hosts it is on, where that is to be watched.
@@ -236,6 +247,8 @@ mod tests {
             id: id.to_owned(),
             address: address.parse().unwrap(),
             weight,
+            local: false,
+            proxy_protocol: None,
             state: EndpointState::Ready,
             host: None,
         }
@@ -260,7 +273,8 @@ mod tests {
             port,
             service: service.to_owned(),
             policy: Policy::RoundRobin,
-            proxy: proxy::Options::default(),
+            prefer_local: false,
+            accept_proxy: Vec::new(),
             endpoints,
         }
     }

@@ -32,6 +32,8 @@ fn checked(action: UnhealthyAction) -> Task {
             published: 8080,
             protocol: Protocol::Tcp,
             mode: PortMode::Ingress,
+            proxy_protocol: None,
+            accept_proxy: Vec::new(),
         }];
     })
 }

@@ -141,6 +141,8 @@ fn publishing(id: u128) -> Task {
             published: 8080,
             protocol: Protocol::Tcp,
             mode: PortMode::Ingress,
+            proxy_protocol: None,
+            accept_proxy: Vec::new(),
         }];
     })
 }

@@ -31,7 +31,7 @@ pub(crate) use service::{
     CreateArgs, RebalanceArgs, ScaleArgs, ServiceCommand, ServiceInspectArgs, ServiceLsArgs,
     ServicePsArgs, ServiceRmArgs,
 };
-pub(crate) use settings::{RestartConditionArg, ServiceFlags};
+pub(crate) use settings::{LbPolicyArg, RestartConditionArg, ServiceFlags};
 pub(crate) use update::{RollbackFlags, ServiceRollbackArgs, ServiceUpdateArgs, UpdateFlags};
 
 /// Turns a handful of Linux hosts into one.

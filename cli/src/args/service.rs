@@ -43,7 +43,9 @@ pub(crate) struct CreateArgs {
     /// replicated-job or global-job
     #[arg(long, default_value_t = ModeKind::Replicated, value_name = "MODE")]
     pub(crate) mode: ModeKind,
-    /// Publish a port: 80:80, 8080:80/tcp or published=8080,target=80,mode=host,protocol=tcp
+    /// Publish a port: 80:80, 8080:80/tcp or published=8080,target=80,mode=host,protocol=tcp.
+    /// Behind it may stand proxy-protocol=v1|v2 (tasks are told whose connection it is) and
+    /// accept-proxy=NETWORK, also repeated (clients there must tell): 80:80,proxy-protocol=v2
     #[arg(short, long, value_name = "PORT", value_parser = port)]
     pub(crate) publish: Vec<PortSpec>,
     /// Set an environment variable; a bare NAME takes its value from here

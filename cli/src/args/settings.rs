@@ -58,6 +58,13 @@ pub(crate) struct ServiceFlags {
     /// Signal that asks a task to finish
     #[arg(long, value_name = "SIGNAL")]
     pub(crate) stop_signal: Option<String>,
+    /// How the balancer chooses a task for each connection [default: round-robin]
+    #[arg(long, value_enum, value_name = "POLICY")]
+    pub(crate) lb_policy: Option<LbPolicyArg>,
+    /// Each node's balancer sends to the node's own tasks, as long as these have not clearly more
+    /// connections than the others [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) lb_prefer_local: Option<bool>,
     /// Time that connections of a task have to end before it is stopped [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) drain_timeout: Option<Duration>,
@@ -108,6 +115,17 @@ pub(crate) struct ServiceFlags {
     /// Do not show progress
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// How the balancer chooses a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LbPolicyArg {
+    /// Each in turn, exactly
+    RoundRobin,
+    /// Of two at random the one with fewer connections
+    LeastConn,
+    /// The same one for the same client address, on every node
+    SourceHash,
 }
 
 /// Which of several nodes that have room is preferred.

@@ -267,7 +267,7 @@ pub(crate) struct ServiceUpdateArgs {
     /// Remove the mount at a path of the container
     #[arg(long, value_name = "TARGET")]
     pub(crate) mount_rm: Vec<String>,
-    /// Publish another port
+    /// Publish another port, or the same one with other options; see create --publish
     #[arg(long, value_name = "PORT", value_parser = port)]
     pub(crate) publish_add: Vec<PortSpec>,
     /// Publish a port of the container no more

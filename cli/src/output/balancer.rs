@@ -219,6 +219,7 @@ mod tests {
             error: error.map(str::to_owned),
             accepted: 1_000,
             unserved: 0,
+            refused: 0,
             traffic: traffic(2),
             connect_times: ConnectTimes::default(),
             endpoints,

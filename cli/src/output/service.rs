@@ -252,6 +252,21 @@ pub(crate) fn pretty_service(service: &Service, now: Timestamp) -> String {
             PortMode::Host => "host",
         };
         line(&format!(" {}", published(port)), mode);
+        if let Some(version) = port.proxy_protocol {
+            line("  PROXY protocol:", &version.to_string());
+        }
+        if !port.accept_proxy.is_empty() {
+            let networks: Vec<_> = port.accept_proxy.iter().map(ToString::to_string).collect();
+            line("  Accept PROXY:", &networks.join(", "));
+        }
+    }
+    if spec.ports.iter().any(|port| port.mode == PortMode::Ingress) {
+        let local = if spec.lb_prefer_local {
+            ", local tasks first"
+        } else {
+            ""
+        };
+        line("Balancing:", &format!("{}{local}", spec.lb_policy));
     }
     text.lines()
         .map(|line| line.trim_end().to_owned() + "\n")

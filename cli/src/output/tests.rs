@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use swarmlet_core::model::{
-    Node, NodeId, NodeState, PortMode, PortProblem, Protocol, Role, Strategy, TaskPort, TaskState,
-    Timestamp, UpdateState, UpdateStatus,
+    LbPolicy, Node, NodeId, NodeState, PortMode, PortProblem, Protocol, ProxyProtocol, Role,
+    Strategy, TaskPort, TaskState, Timestamp, UpdateState, UpdateStatus,
 };
 
 use swarmlet_proto::v1;
@@ -200,6 +200,10 @@ fn objects_are_shown_to_people() {
         failures: 1,
         failed_task: None,
     });
+    ng.spec.ports[0].proxy_protocol = Some(ProxyProtocol::V2);
+    ng.spec.ports[0].accept_proxy = vec!["10.0.0.0/8".parse().unwrap()];
+    ng.spec.lb_policy = LbPolicy::LeastConn;
+    ng.spec.lb_prefer_local = true;
     let task = &mut ng.spec.task;
     task.placement.preferences = vec!["spread=node.labels.zone".parse().unwrap()];
     task.placement.max_replicas = 2;
@@ -218,7 +222,8 @@ fn objects_are_shown_to_people() {
         " Replicas:          3\n",
         "UpdateStatus:\n State:             paused\n Started:           About a minute ago\n",
         " Completed:         6 seconds ago\n Message:           update paused due to failure",
-        " *:8080->80/tcp     ingress\n",
+        " *:8080->80/tcp     ingress\n  PROXY protocol:   v2\n  Accept PROXY:     10.0.0.0/8\n",
+        "Balancing:          least-conn, local tasks first\n",
     ] {
         assert!(text.contains(part), "{part:?} in:\n{text}");
     }

@@ -2,12 +2,12 @@
 
 use anyhow::{Result, bail};
 use swarmlet_core::model::{
-    ContainerSpec, HealthCheck, HealthTest, RestartCondition, ServiceSpec, TaskSpec,
+    ContainerSpec, HealthCheck, HealthTest, LbPolicy, RestartCondition, ServiceSpec, TaskSpec,
 };
 
 use super::check::set_check;
 use super::mode::set_numbers;
-use crate::args::{RestartConditionArg, ServiceFlags};
+use crate::args::{LbPolicyArg, RestartConditionArg, ServiceFlags};
 
 /// Sets each field that was given, and leaves the others.
 ///
@@ -16,6 +16,8 @@ use crate::args::{RestartConditionArg, ServiceFlags};
 pub(super) fn set_fields(spec: &mut ServiceSpec, flags: &ServiceFlags) -> Result<()> {
     set_numbers(&mut spec.mode, flags)?;
     set(&mut spec.drain_timeout, flags.drain_timeout);
+    set(&mut spec.lb_policy, flags.lb_policy.map(Into::into));
+    set(&mut spec.lb_prefer_local, flags.lb_prefer_local);
     flags.update_config.apply(&mut spec.update);
     flags.rollback_config.apply(&mut spec.rollback);
     set_task(&mut spec.task, flags);
@@ -100,6 +102,16 @@ fn set_health(container: &mut ContainerSpec, flags: &ServiceFlags) -> Result<()>
     check.retries = flags.health_retries.or(check.retries);
     container.health = Some(check);
     Ok(())
+}
+
+impl From<LbPolicyArg> for LbPolicy {
+    fn from(arg: LbPolicyArg) -> Self {
+        match arg {
+            LbPolicyArg::RoundRobin => Self::RoundRobin,
+            LbPolicyArg::LeastConn => Self::LeastConn,
+            LbPolicyArg::SourceHash => Self::SourceHash,
+        }
+    }
 }
 
 impl From<RestartConditionArg> for RestartCondition {

@@ -1,17 +1,28 @@
-//! Published ports: `80:80`, `8080:80/tcp`, `published=8080,target=80,mode=host,protocol=tcp`.
+//! Published ports: `80:80`, `8080:80/tcp`, `published=8080,target=80,mode=host,protocol=tcp`;
+//! both forms may be followed by `,proxy-protocol=v2` and `,accept-proxy=10.0.0.0/8`.
 
-use swarmlet_core::model::{PortMode, PortSpec, Protocol};
+use swarmlet_core::model::{PortMode, PortSpec, Protocol, ProxyProtocol};
 
 /// Reads a published port in the short or the long form.
 ///
 /// # Errors
 /// A sentence that names what is wrong, in Docker's words where Docker has some.
 pub(crate) fn port(text: &str) -> Result<PortSpec, String> {
-    if text.contains('=') {
-        long(text)
-    } else {
-        short(text)
+    let (first, options) = text.split_once(',').unwrap_or((text, ""));
+    if first.contains('=') {
+        return long(text);
     }
+    let mut port = short(first)?;
+    for field in options.split(',').filter(|_| text.contains(',')) {
+        let (key, value) = key_and_value(field)?;
+        if !balancer_option(&mut port, &key, value)? {
+            return Err(format!(
+                "invalid field key: {key}: only proxy-protocol and accept-proxy can follow \
+                 {first}; the long form is published=…,target=…,{field}"
+            ));
+        }
+    }
+    Ok(port)
 }
 
 fn short(text: &str) -> Result<PortSpec, String> {
@@ -50,6 +61,8 @@ fn short(text: &str) -> Result<PortSpec, String> {
         published: published.and_then(number).unwrap_or_default(),
         protocol,
         mode: PortMode::Ingress,
+        proxy_protocol: None,
+        accept_proxy: Vec::new(),
     })
 }
 
@@ -59,12 +72,12 @@ fn long(text: &str) -> Result<PortSpec, String> {
         published: 0,
         protocol: Protocol::Tcp,
         mode: PortMode::Ingress,
+        proxy_protocol: None,
+        accept_proxy: Vec::new(),
     };
     for field in text.split(',') {
-        let Some((key, value)) = field.split_once('=') else {
-            return Err(format!("invalid field: {field}"));
-        };
-        match key.trim().to_lowercase().as_str() {
+        let (key, value) = key_and_value(field)?;
+        match key.as_str() {
             "protocol" => {
                 port.protocol =
                     protocol(value).ok_or_else(|| format!("invalid protocol value '{value}'"))?;
@@ -82,6 +95,7 @@ fn long(text: &str) -> Result<PortSpec, String> {
             }
             "target" => port.target = long_number("target", value)?,
             "published" => port.published = long_number("published", value)?,
+            _ if balancer_option(&mut port, &key, value)? => {}
             _ => return Err(format!("invalid field key: {key}")),
         }
     }
@@ -89,6 +103,40 @@ fn long(text: &str) -> Result<PortSpec, String> {
         return Err("missing mandatory field 'target'".to_owned());
     }
     Ok(port)
+}
+
+fn key_and_value(field: &str) -> Result<(String, &str), String> {
+    let (key, value) = field
+        .split_once('=')
+        .ok_or_else(|| format!("invalid field: {field}"))?;
+    Ok((key.trim().to_lowercase(), value))
+}
+
+/// What the balancer does on the port; `false` for a key of another kind.
+fn balancer_option(port: &mut PortSpec, key: &str, value: &str) -> Result<bool, String> {
+    match key {
+        "proxy-protocol" => {
+            port.proxy_protocol = Some(match value {
+                "v1" => ProxyProtocol::V1,
+                "v2" => ProxyProtocol::V2,
+                _ => {
+                    return Err(format!(
+                        "invalid proxy-protocol value ({value}): must be either 'v1' or 'v2'"
+                    ));
+                }
+            });
+        }
+        "accept-proxy" => {
+            let network = value
+                .parse()
+                .map_err(|error| format!("invalid accept-proxy value: {error}"))?;
+            if !port.accept_proxy.contains(&network) {
+                port.accept_proxy.push(network);
+            }
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
 fn long_number(what: &str, value: &str) -> Result<u16, String> {
@@ -126,6 +174,8 @@ mod tests {
             published,
             protocol,
             mode,
+            proxy_protocol: None,
+            accept_proxy: Vec::new(),
         };
         assert_eq!(port(text), Ok(expected), "{text}");
     }
@@ -147,6 +197,31 @@ mod tests {
             Host,
         );
         good("target=53,protocol=udp,mode=host", 0, 53, Udp, Host);
+    }
+
+    #[test]
+    fn options_of_the_balancer_follow_both_forms() {
+        let check = |text: &str, version: Option<ProxyProtocol>, networks: &[&str]| {
+            let found = port(text).unwrap();
+            assert_eq!((found.published, found.target), (8080, 80), "{text}");
+            assert_eq!(found.proxy_protocol, version, "{text}");
+            let shown: Vec<_> = found.accept_proxy.iter().map(ToString::to_string).collect();
+            assert_eq!(shown, networks, "{text}");
+        };
+        let (v1, v2) = (Some(ProxyProtocol::V1), Some(ProxyProtocol::V2));
+        check("8080:80,proxy-protocol=v2", v2, &[]);
+        check("8080:80/tcp,proxy-protocol=v1", v1, &[]);
+        check("published=8080,target=80,proxy-protocol=v1", v1, &[]);
+        check(
+            "8080:80,accept-proxy=10.0.0.0/8,accept-proxy=fd00::/8,accept-proxy=10.0.0.0/8",
+            None,
+            &["10.0.0.0/8", "fd00::/8"],
+        );
+        check(
+            "target=80,accept-proxy=192.0.2.1,published=8080,proxy-protocol=v2",
+            v2,
+            &["192.0.2.1/32"],
+        );
     }
 
     #[test]
@@ -184,6 +259,19 @@ mod tests {
                 "target=80,published=0",
                 "invalid published port (0): value must be an integer of 1 to 65535",
             ),
+            (
+                "80:80,proxy-protocol=v3",
+                "invalid proxy-protocol value (v3): must be either 'v1' or 'v2'",
+            ),
+            (
+                "80:80,accept-proxy=10.0.0.0/33",
+                "invalid accept-proxy value: invalid network \"10.0.0.0/33\": expected an address or a CIDR block, as in 10.0.0.0/8",
+            ),
+            (
+                "80:80,mode=host",
+                "invalid field key: mode: only proxy-protocol and accept-proxy can follow 80:80; the long form is published=…,target=…,mode=host",
+            ),
+            ("80:80,", "invalid field: "),
             ("target=80,foo=1", "invalid field key: foo"),
             ("target=80,foo", "invalid field: foo"),
         ] {

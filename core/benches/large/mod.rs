@@ -55,6 +55,8 @@ impl World {
                 published: 10_000 + number,
                 protocol: Protocol::Tcp,
                 mode: PortMode::Ingress,
+                proxy_protocol: None,
+                accept_proxy: Vec::new(),
             }];
             Command::CreateService {
                 id: ServiceId::from_random(u128::from(number) + 1),

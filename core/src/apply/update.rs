@@ -31,7 +31,7 @@ pub(super) fn change_spec(
     };
     let paused = service.update_status.as_ref().filter(|s| s.is_paused());
     let resumed = paused.filter(|_| service.spec == spec || scaled != spec);
-    let remade = service.spec.task != spec.task || service.spec.ports != spec.ports;
+    let remade = !spec.makes(&service.spec.task, &service.spec.ports);
     if service.spec == spec && resumed.is_none() {
         return Ok(Vec::new());
     }
@@ -84,7 +84,7 @@ pub(super) fn roll_back(
     let spec = rollback_spec(state, service)?.clone();
     // A version that failed is nothing to come back to.
     let previous = is_deployed(state, service).then(|| Box::new(service.spec.clone()));
-    let remade = service.spec.task != spec.task || service.spec.ports != spec.ports;
+    let remade = !spec.makes(&service.spec.task, &service.spec.ports);
     let service = state
         .service_mut(id)
         .ok_or_else(|| Rejection::ServiceNotFound(id.clone()))?;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::command::Command;
-use crate::model::ContainerStatus;
+use crate::model::{ContainerStatus, ProxyProtocol};
 use crate::testing::{World, ingress, node_id, observed, service_id, spec};
 
 /// `80 ng 10.0.0.1:20001 10.0.0.2:20002(draining)`, for every listener.
@@ -144,4 +144,57 @@ fn the_way_on_the_own_node_is_the_containers_address() {
     assert_eq!(local(0).to_string(), "172.17.0.2:80");
     assert_eq!(local(1).to_string(), "172.17.0.2:81");
     assert_eq!(table.listeners[0].endpoints[0].weight, WEIGHT);
+}
+
+fn service(world: &World) -> Service {
+    world.state.service(&service_id(1)).unwrap().clone()
+}
+
+/// While an update goes on there are tasks that expect a header and tasks that do not.
+#[test]
+fn a_task_is_told_what_was_asked_for_when_it_was_made() {
+    let mut world = placed();
+    world.run_all();
+    world.update(1, |ng| {
+        assert_eq!(ng.ports[1].published, 80);
+        ng.ports[1].proxy_protocol = Some(ProxyProtocol::V2);
+    });
+    let table = derive(&world.state);
+    let mut endpoints = table.listeners.iter().flat_map(|one| &one.endpoints);
+    assert!(
+        endpoints.all(|one| one.proxy_protocol.is_none()),
+        "all are old"
+    );
+    let service = service(&world);
+    let old = world.members();
+    assert!(old.iter().all(|task| service.is_outdated(task)));
+    let mut new = old[0].clone();
+    new.ports.clone_from(&service.spec.ports);
+    let [other, changed] = &service.spec.ports[..] else {
+        panic!("two ports");
+    };
+    assert_eq!(proxy_protocol(&new, changed), Some(ProxyProtocol::V2));
+    assert_eq!(proxy_protocol(&new, other), None);
+    assert_eq!(proxy_protocol(&old[0], changed), None);
+    // A port that it does not know leads where another one leads.
+    let unknown = PortSpec {
+        published: 90,
+        proxy_protocol: None,
+        ..changed.clone()
+    };
+    assert_eq!(proxy_protocol(&new, &unknown), Some(ProxyProtocol::V2));
+}
+
+#[test]
+fn what_is_believed_of_clients_replaces_no_task() {
+    let mut world = placed();
+    world.run_all();
+    let trusted = "10.0.0.0/8".parse().unwrap();
+    world.update(1, |ng| ng.ports[0].accept_proxy = vec![trusted]);
+    let service = service(&world);
+    assert!(!world.members().iter().any(|task| service.is_outdated(task)));
+    assert_eq!(service.update_status, None);
+    let table = derive(&world.state);
+    assert_eq!(table.listeners[1].accept_proxy, [trusted]);
+    assert_eq!(table.listeners[0].accept_proxy, []);
 }

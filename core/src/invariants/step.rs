@@ -96,7 +96,7 @@ pub(super) fn services(before: &State, after: &State) -> Result<(), Violation> {
 
 /// Whether tasks made from both are alike.
 fn same_tasks(old: &Service, new: &Service) -> bool {
-    old.spec.task == new.spec.task && old.spec.ports == new.spec.ports
+    new.spec.makes(&old.spec.task, &old.spec.ports)
 }
 
 pub(super) fn tasks(before: &State, after: &State) -> Result<(), Violation> {

@@ -9,6 +9,7 @@ mod cluster;
 mod container;
 mod id;
 mod mode;
+mod network;
 mod node;
 mod placement;
 mod ports;
@@ -26,6 +27,7 @@ pub use container::{
 };
 pub use id::{ClusterId, InvalidId, NodeId, ServiceId, TaskId};
 pub use mode::{InvalidMode, ModeKind, ServiceMode};
+pub use network::{InvalidNetwork, Network};
 pub use node::{
     Availability, InvalidAvailability, ManagerInfo, Node, NodeDescription, NodeSpec, NodeState,
     NodeStatus, Platform, PortProblem, Role, RuntimeKind,
@@ -33,7 +35,7 @@ pub use node::{
 pub use placement::{
     Constraint, ConstraintOp, InvalidConstraint, InvalidPreference, Placement, Preference, Strategy,
 };
-pub use ports::{PortMode, PortSpec, Protocol};
+pub use ports::{PortMode, PortSpec, Protocol, ProxyProtocol};
 pub use service::{LbPolicy, Rebalance, Service, ServiceSpec};
 pub use task::{ContainerStatus, Draining, RestartHistory, Task, TaskPort, TaskState, TaskStatus};
 pub use time::{Timestamp, Version};

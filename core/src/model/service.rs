@@ -1,6 +1,7 @@
 //! A service: what the user wants to run, how often, and behind which ports.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -50,9 +51,7 @@ impl Service {
     #[must_use]
     pub fn is_outdated(&self, task: &Task) -> bool {
         task.spec_version != self.spec_version
-            && (self.spec.mode.is_job()
-                || task.spec != self.spec.task
-                || task.ports != self.spec.ports)
+            && (self.spec.mode.is_job() || !self.spec.makes(&task.spec, &task.ports))
     }
 
     /// The settings that the latest update works by.
@@ -106,6 +105,10 @@ pub struct ServiceSpec {
     /// How the balancer chooses among its tasks.
     #[serde(rename = "LBPolicy")]
     pub lb_policy: LbPolicy,
+    /// Whether a node's balancer sends to the node's own tasks as long as these do not have
+    /// clearly more connections than the others.
+    #[serde(rename = "LBPreferLocal")]
+    pub lb_prefer_local: bool,
     /// How long connections of a task that is to stop may go on before it is stopped anyway.
     #[serde(serialize_with = "nanoseconds")]
     pub drain_timeout: Duration,
@@ -122,13 +125,36 @@ impl ServiceSpec {
     /// Drain timeout of a service that names none. Long enough for requests in flight; idle
     /// keep-alive connections would otherwise hold up every scale-down for minutes.
     pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Whether tasks made from it are like one made from these.
+    #[must_use]
+    pub fn makes(&self, task: &TaskSpec, ports: &[PortSpec]) -> bool {
+        let mut pairs = self.ports.iter().zip(ports);
+        self.task == *task
+            && self.ports.len() == ports.len()
+            && pairs.all(|(one, other)| one.is_same_to_tasks(other))
+    }
 }
 
 /// How the balancer chooses an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LbPolicy {
-    /// One after the other.
+    /// One after the other, exactly.
     #[default]
     RoundRobin,
+    /// Of two at random the one with fewer connections.
+    LeastConn,
+    /// The same one for the same client address, on every node.
+    SourceHash,
+}
+
+impl fmt::Display for LbPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RoundRobin => "round-robin",
+            Self::LeastConn => "least-conn",
+            Self::SourceHash => "source-hash",
+        })
+    }
 }

@@ -11,7 +11,7 @@ use super::container::{ContainerSpec, Mount, MountKind, RestartCondition, TaskSp
 use super::mode::ServiceMode;
 use super::placement::Placement;
 use super::ports::{PortMode, PortSpec, Protocol};
-use super::service::ServiceSpec;
+use super::service::{LbPolicy, ServiceSpec};
 use super::update::{FailureAction, UpdateConfig};
 
 /// The largest service specification in bytes, as encoded: a log entry must hold it.
@@ -64,6 +64,13 @@ impl ServiceSpec {
             if let Some(check) = &container.check {
                 check_port(&check.probe, &self.ports)?;
             }
+        }
+        if self.lb_prefer_local && self.lb_policy == LbPolicy::SourceHash {
+            return invalid(
+                "local tasks cannot come first with the policy source-hash, by which a client has \
+                 the same task on every node: choose round-robin or least-conn"
+                    .to_owned(),
+            );
         }
         update("update", &self.update, self.mode)?;
         if self.rollback.failure_action == FailureAction::Rollback {
@@ -276,6 +283,15 @@ fn ports(ports: &[PortSpec]) -> Result<(), InvalidSpec> {
         if port.mode == PortMode::Ingress && port.protocol == Protocol::Udp {
             return invalid(format!(
                 "port {}:{}/udp cannot be published through the ingress mesh: use mode=host",
+                port.published, port.target
+            ));
+        }
+        if port.mode == PortMode::Host
+            && (port.proxy_protocol.is_some() || !port.accept_proxy.is_empty())
+        {
+            return invalid(format!(
+                "port {}:{} cannot have the PROXY protocol with mode=host: it is the balancer's, \
+                 which that mode goes without: use mode=ingress",
                 port.published, port.target
             ));
         }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{LbPolicy, ServiceMode, UpdateConfig};
+use crate::model::{LbPolicy, ProxyProtocol, ServiceMode, UpdateConfig};
 
 fn spec(edit: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
     let container = ContainerSpec {
@@ -16,6 +16,7 @@ fn spec(edit: impl FnOnce(&mut ServiceSpec)) -> ServiceSpec {
         },
         ports: Vec::new(),
         lb_policy: LbPolicy::RoundRobin,
+        lb_prefer_local: false,
         drain_timeout: ServiceSpec::DEFAULT_DRAIN_TIMEOUT,
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
@@ -30,6 +31,8 @@ fn port(published: u16, target: u16, protocol: Protocol, mode: PortMode) -> Port
         published,
         protocol,
         mode,
+        proxy_protocol: None,
+        accept_proxy: Vec::new(),
     }
 }
 
@@ -81,6 +84,28 @@ fn ports_must_be_servable() {
     check(
         |spec| spec.ports = vec![port(53, 53, Protocol::Udp, PortMode::Ingress)],
         Err("port 53:53/udp cannot be published through the ingress mesh: use mode=host"),
+    );
+    let told = |mode| PortSpec {
+        proxy_protocol: Some(ProxyProtocol::V2),
+        ..port(80, 80, Protocol::Tcp, mode)
+    };
+    check(|spec| spec.ports = vec![told(PortMode::Ingress)], Ok(()));
+    check(
+        |spec| spec.ports = vec![told(PortMode::Host)],
+        Err(
+            "port 80:80 cannot have the PROXY protocol with mode=host: it is the balancer's, \
+             which that mode goes without: use mode=ingress",
+        ),
+    );
+    check(
+        |spec| {
+            spec.lb_prefer_local = true;
+            spec.lb_policy = LbPolicy::SourceHash;
+        },
+        Err(
+            "local tasks cannot come first with the policy source-hash, by which a client has \
+             the same task on every node: choose round-robin or least-conn",
+        ),
     );
     check(
         |spec| {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use crate::model::{Constraint, ConstraintOp, Node, Platform};
+use crate::model::{Constraint, ConstraintOp, Network, Node, Platform};
 
 /// Texts compare without regard to case, as Docker's do. A label that is not there counts as
 /// the empty text, so that `!=` holds for it.
@@ -67,27 +67,8 @@ fn architecture(name: &str) -> &str {
 /// Whether an address is the one named, or within the CIDR block named; `None` for a text that
 /// is neither.
 fn in_block(address: IpAddr, text: &str) -> Option<bool> {
-    let (base, prefix) = match text.split_once('/') {
-        Some((base, prefix)) => (base, Some(prefix.parse::<u32>().ok()?)),
-        None => (text, None),
-    };
-    let base: IpAddr = base.parse().ok()?;
-    let (base, width) = bits(base);
-    let (address, address_width) = bits(address);
-    let prefix = prefix.unwrap_or(width);
-    if prefix > width {
-        return None;
-    }
-    // A shift by the whole width means that no bit is compared.
-    let differ = (base ^ address).checked_shr(width - prefix).unwrap_or(0);
-    Some(width == address_width && differ == 0)
-}
-
-fn bits(address: IpAddr) -> (u128, u32) {
-    match address {
-        IpAddr::V4(v4) => (u128::from(v4.to_bits()), u32::BITS),
-        IpAddr::V6(v6) => (v6.to_bits(), u128::BITS),
-    }
+    let network: Network = text.parse().ok()?;
+    Some(network.contains(address))
 }
 
 #[cfg(test)]

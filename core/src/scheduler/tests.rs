@@ -99,6 +99,8 @@ fn a_host_port_is_taken_once_per_node() {
         published: 53,
         protocol: Protocol::Udp,
         mode: PortMode::Host,
+        proxy_protocol: None,
+        accept_proxy: Vec::new(),
     }];
     world.create(1, dns);
     world.settle();

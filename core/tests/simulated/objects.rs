@@ -87,6 +87,7 @@ pub(crate) fn spec(name: &str) -> ServiceSpec {
         },
         ports: Vec::new(),
         lb_policy: LbPolicy::RoundRobin,
+        lb_prefer_local: false,
         drain_timeout: ServiceSpec::DEFAULT_DRAIN_TIMEOUT,
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),

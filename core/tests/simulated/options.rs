@@ -189,5 +189,7 @@ fn port(text: &str, mode: PortMode) -> PortSpec {
         published: published.parse().unwrap(),
         protocol: Protocol::Tcp,
         mode,
+        proxy_protocol: None,
+        accept_proxy: Vec::new(),
     }
 }

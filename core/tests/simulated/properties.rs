@@ -144,6 +144,8 @@ fn spec(number: u8, mode: ServiceMode) -> ServiceSpec {
         published,
         protocol: Protocol::Tcp,
         mode,
+        proxy_protocol: None,
+        accept_proxy: Vec::new(),
     };
     let mut spec = objects::spec(&format!("s{number}"));
     spec.mode = mode;

@@ -10,7 +10,6 @@ use super::*;
 use crate::{
     bind::listen,
     port::Endpoint,
-    proxy,
     run::Timeouts,
     select::EndpointKey,
     table::{self, EndpointState, Listener, Policy},
@@ -27,11 +26,14 @@ fn listening(shared: &Shared, endpoint: SocketAddr) -> (Arc<Listening>, SocketAd
         port: 80,
         service: "ng".to_owned(),
         policy: Policy::RoundRobin,
-        proxy: proxy::Options::default(),
+        prefer_local: false,
+        accept_proxy: Vec::new(),
         endpoints: vec![table::Endpoint {
             id: "a".to_owned(),
             address: endpoint,
             weight: 1,
+            local: false,
+            proxy_protocol: None,
             state: EndpointState::Ready,
             host: None,
         }],

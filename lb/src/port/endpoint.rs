@@ -13,6 +13,7 @@ use super::times::Times;
 use crate::{
     connection::Moved,
     event::{Event, Hub},
+    proxy,
     select::EndpointKey,
     status::{RemovedEndpoint, Traffic},
 };
@@ -125,6 +126,7 @@ impl Endpoint {
 #[derive(Debug)]
 pub(crate) struct Lease {
     endpoint: Arc<Endpoint>,
+    proxy_protocol: Option<proxy::Version>,
     port: Arc<Counters>,
     events: Hub,
     begun: Instant,
@@ -133,11 +135,17 @@ pub(crate) struct Lease {
 impl Lease {
     /// To be called under the port's lock only: a table taken over under the
     /// same lock then finds every connection either counted or not yet chosen.
-    pub(super) fn new(endpoint: Arc<Endpoint>, port: Arc<Counters>, events: Hub) -> Self {
+    pub(super) fn new(
+        endpoint: Arc<Endpoint>,
+        proxy_protocol: Option<proxy::Version>,
+        port: Arc<Counters>,
+        events: Hub,
+    ) -> Self {
         endpoint.counters.active.fetch_add(1, Ordering::SeqCst);
         port.active.fetch_add(1, Ordering::SeqCst);
         Self {
             endpoint,
+            proxy_protocol,
             port,
             events,
             begun: Instant::now(),
@@ -146,6 +154,11 @@ impl Lease {
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// How the endpoint is told whose connection it is, if it is.
+    pub(crate) fn proxy_protocol(&self) -> Option<proxy::Version> {
+        self.proxy_protocol
     }
 
     pub(crate) fn count_connected(&self) {

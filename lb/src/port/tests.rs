@@ -24,6 +24,8 @@ impl Subject {
             id: (*id).to_owned(),
             address: SocketAddr::from(([10, 0, 0, 1], 20000)),
             weight: 1,
+            local: false,
+            proxy_protocol: None,
             state: Ready,
             host: Some((*host).to_owned()),
         });
@@ -31,6 +33,8 @@ impl Subject {
             port: self.port.number,
             service: "ng".to_owned(),
             policy: Policy::RoundRobin,
+            prefer_local: false,
+            accept_proxy: Vec::new(),
             endpoints: endpoints.collect(),
         }
     }
@@ -40,13 +44,16 @@ impl Subject {
             port: 80,
             service: "ng".to_owned(),
             policy: Policy::RoundRobin,
-            proxy: proxy::Options::default(),
+            prefer_local: false,
+            accept_proxy: Vec::new(),
             endpoints: endpoints
                 .iter()
                 .map(|(id, state)| table::Endpoint {
                     id: (*id).to_owned(),
                     address: SocketAddr::from(([10, 0, 0, 1], 20000)),
                     weight: 1,
+                    local: false,
+                    proxy_protocol: None,
                     state: *state,
                     host: None,
                 })

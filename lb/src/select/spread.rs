@@ -108,6 +108,7 @@ mod tests {
                 key: EndpointKey(*key),
                 identity: hash(&key.to_be_bytes()),
                 weight: *weight,
+                local: false,
                 state: *state,
             })
             .collect();

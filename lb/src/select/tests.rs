@@ -15,6 +15,7 @@ fn weighted(key: u64, weight: u32) -> Candidate {
         key: EndpointKey(key),
         identity: key,
         weight,
+        local: false,
         state: EndpointState::Ready,
     }
 }

@@ -66,6 +66,8 @@ struct RawListener {
     service: String,
     #[serde(default)]
     policy: Policy,
+    #[serde(default)]
+    prefer_local: bool,
     proxy_protocol: Option<proxy::Version>,
     #[serde(default)]
     accept_proxy: Vec<Network>,
@@ -80,6 +82,9 @@ struct RawEndpoint {
     id: Option<String>,
     #[serde(default = "one")]
     weight: u32,
+    #[serde(default)]
+    local: bool,
+    proxy_protocol: Option<proxy::Version>,
     #[serde(default)]
     draining: bool,
 }
@@ -172,11 +177,16 @@ fn listener(raw: &Spanned<RawListener>) -> Listener {
         port: raw.port,
         service: raw.service.clone(),
         policy: raw.policy,
-        proxy: proxy::Options {
-            send: raw.proxy_protocol,
-            accept: raw.accept_proxy.clone(),
-        },
-        endpoints: raw.endpoints.iter().map(endpoint).collect(),
+        prefer_local: raw.prefer_local,
+        accept_proxy: raw.accept_proxy.clone(),
+        endpoints: raw
+            .endpoints
+            .iter()
+            .map(|endpoint| Endpoint {
+                proxy_protocol: endpoint.get_ref().proxy_protocol.or(raw.proxy_protocol),
+                ..self::endpoint(endpoint)
+            })
+            .collect(),
     }
 }
 
@@ -186,6 +196,8 @@ fn endpoint(raw: &Spanned<RawEndpoint>) -> Endpoint {
         id: raw.id.clone().unwrap_or_else(|| raw.address.to_string()),
         address: raw.address,
         weight: raw.weight,
+        local: raw.local,
+        proxy_protocol: raw.proxy_protocol,
         state: if raw.draining {
             EndpointState::Draining
         } else {
@@ -239,11 +251,13 @@ connect_ms = 100
 [[listeners]]
 port = 80
 service = "web"
+proxy_protocol = "v1"
 
 [[listeners.endpoints]]
 address = "10.0.0.1:8080"
 id = "first"
 weight = 3
+proxy_protocol = "v2"
 
 [[listeners.endpoints]]
 address = "[::1]:8080"
@@ -251,7 +265,6 @@ draining = true
 
 [[listeners]]
 port = 81
-proxy_protocol = "v2"
 accept_proxy = ["10.0.0.0/8", "fd00::1"]
 "#;
 
@@ -272,11 +285,12 @@ accept_proxy = ["10.0.0.0/8", "fd00::1"]
         );
         assert_eq!(endpoints[1].id, "[::1]:8080");
         assert_eq!(endpoints[1].state, EndpointState::Draining);
-        assert_eq!(table.listeners[0].proxy, proxy::Options::default());
+        assert_eq!(endpoints[0].proxy_protocol, Some(proxy::Version::V2));
+        assert_eq!(endpoints[1].proxy_protocol, Some(proxy::Version::V1));
+        assert_eq!(table.listeners[0].accept_proxy, []);
         assert_eq!(table.listeners[1].endpoints, []);
-        let proxy = &table.listeners[1].proxy;
-        assert_eq!(proxy.send, Some(proxy::Version::V2));
-        assert!(proxy.expects_header("fd00::1".parse().unwrap()));
+        let trusted = &table.listeners[1].accept_proxy;
+        assert!(trusted[1].contains("fd00::1".parse().unwrap()));
         assert!(File::parse("").unwrap().table(1).listeners.is_empty());
     }
 
@@ -293,18 +307,18 @@ accept_proxy = ["10.0.0.0/8", "fd00::1"]
         check(("threads = 2", "threads = two"), 3, "");
         check(("threads", "treads"), 3, "unknown field `treads`");
         check(("port = 80", "port = 80000"), 9, "expected u16");
-        check(("port = 81", "port = 80"), 21, "port 80 is listed twice");
-        check(("port = 81", "port = 0"), 21, "port 0 cannot be published");
+        check(("port = 81", "port = 80"), 23, "port 80 is listed twice");
+        check(("port = 81", "port = 0"), 23, "port 0 cannot be published");
         check(
             ("weight = 3", "weight = 0"),
-            12,
+            13,
             "endpoint first has weight 0",
         );
-        check(("10.0.0.1:8080", "10.0.0.1"), 13, "invalid socket address");
-        check(("10.0.0.1:8080", "10.0.0.1:0"), 12, "whose port is 0");
-        check(("draining = true", "id = \"first\""), 17, "listed twice");
+        check(("10.0.0.1:8080", "10.0.0.1"), 14, "invalid socket address");
+        check(("10.0.0.1:8080", "10.0.0.1:0"), 13, "whose port is 0");
+        check(("draining = true", "id = \"first\""), 19, "listed twice");
         check(("[[listeners]]", "[[listeners"), 8, "");
-        check(("\"v2\"", "\"v3\""), 23, "unknown variant `v3`");
-        check(("10.0.0.0/8", "10.0.0.0/33"), 24, "invalid network");
+        check(("\"v2\"", "\"v3\""), 17, "unknown variant `v3`");
+        check(("10.0.0.0/8", "10.0.0.0/33"), 25, "invalid network");
     }
 }

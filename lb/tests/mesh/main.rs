@@ -13,6 +13,7 @@ mod handover;
 mod hostile;
 mod hosts;
 mod lifecycle;
+mod local;
 mod policies;
 mod ports;
 mod proxy;

@@ -4,8 +4,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use swarmlet_lb::{
-    proxy::{Options, Version},
-    table::{Listener, Policy},
+    proxy::Version,
+    table::{Endpoint, Listener, Policy},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -47,10 +47,13 @@ impl Subject {
     }
 
     async fn set(&mut self, send: Option<Version>, accept: &[&str]) {
-        let accept = accept.iter().map(|text| text.parse().unwrap()).collect();
+        let endpoint = Endpoint {
+            proxy_protocol: send,
+            ..ready("a", self.backend.address)
+        };
         let listener = Listener {
-            proxy: Options { send, accept },
-            ..listener(self.port, vec![ready("a", self.backend.address)])
+            accept_proxy: accept.iter().map(|text| text.parse().unwrap()).collect(),
+            ..listener(self.port, vec![endpoint])
         };
         self.mesh.set(&[listener]).await;
     }
@@ -239,10 +242,7 @@ async fn a_source_is_hashed_as_it_is_told() {
     let (a, b) = (Backend::named("a").await, Backend::named("b").await);
     let table = |accept: &[&str]| Listener {
         policy: Policy::SourceHash,
-        proxy: Options {
-            send: None,
-            accept: accept.iter().map(|text| text.parse().unwrap()).collect(),
-        },
+        accept_proxy: accept.iter().map(|text| text.parse().unwrap()).collect(),
         ..listener(port, vec![ready("a", a.address), ready("b", b.address)])
     };
     let ask = async |source: SocketAddr, header: String| {

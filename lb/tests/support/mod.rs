@@ -21,7 +21,6 @@ use socket2::{Domain, SockRef, Socket, Type};
 use swarmlet_lb::{
     Config, Event,
     control::{Client, Events},
-    proxy,
     status::{Ack, EndpointCondition, ListenerStatus},
     table::{Endpoint, EndpointState, Listener, Policy, Table},
 };
@@ -157,7 +156,8 @@ pub(crate) fn listener(port: u16, endpoints: Vec<Endpoint>) -> Listener {
         port,
         service: "ng".to_owned(),
         policy: Policy::RoundRobin,
-        proxy: proxy::Options::default(),
+        prefer_local: false,
+        accept_proxy: Vec::new(),
         endpoints,
     }
 }
@@ -167,6 +167,8 @@ pub(crate) fn ready(id: &str, address: SocketAddr) -> Endpoint {
         id: id.to_owned(),
         address,
         weight: 1,
+        local: false,
+        proxy_protocol: None,
         state: EndpointState::Ready,
         host: None,
     }

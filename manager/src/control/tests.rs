@@ -115,6 +115,7 @@ fn spec(image: &str, auth: Option<&str>) -> ServiceSpec {
         },
         ports: Vec::new(),
         lb_policy: LbPolicy::RoundRobin,
+        lb_prefer_local: false,
         drain_timeout: ServiceSpec::DEFAULT_DRAIN_TIMEOUT,
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),

@@ -5,6 +5,7 @@ use swarmlet_core::model::{NodeId, ServiceId, TaskId, Version};
 
 use super::Malformed;
 use super::field::{address, enumeration, id, list, messages, mirrored, port};
+use super::ports::{networks_from, networks_to, proxy_protocol_from, proxy_protocol_to};
 use crate::v1;
 
 mirrored!(EndpointState { Ready, Draining });
@@ -37,6 +38,8 @@ impl From<&Listener> for v1::Listener {
             service_id: listener.service.to_string(),
             service_name: listener.service_name.clone(),
             policy: v1::LbPolicy::from(listener.policy).into(),
+            prefer_local: listener.prefer_local,
+            accept_proxy: networks_to(&listener.accept_proxy),
             endpoints: messages(&listener.endpoints),
         }
     }
@@ -52,6 +55,8 @@ impl TryFrom<v1::Listener> for Listener {
             service: id("service_id", &message.service_id, ServiceId::parse)?,
             service_name: message.service_name,
             policy: enumeration::<v1::LbPolicy, _>("policy", message.policy)?,
+            prefer_local: message.prefer_local,
+            accept_proxy: networks_from("accept_proxy", &message.accept_proxy)?,
             endpoints: list("endpoints", message.endpoints)?,
         })
     }
@@ -65,6 +70,7 @@ impl From<&Endpoint> for v1::Endpoint {
             address: endpoint.address.to_string(),
             local: endpoint.local.map(|address| address.to_string()),
             weight: endpoint.weight,
+            proxy_protocol: proxy_protocol_to(endpoint.proxy_protocol),
             state: v1::EndpointState::from(endpoint.state).into(),
         }
     }
@@ -81,6 +87,7 @@ impl TryFrom<v1::Endpoint> for Endpoint {
             address: address("address", &message.address)?,
             local: local.map(|text| address("local", text)).transpose()?,
             weight: message.weight,
+            proxy_protocol: proxy_protocol_from(message.proxy_protocol)?,
             state: enumeration::<v1::EndpointState, _>("state", message.state)?,
         })
     }

@@ -13,7 +13,11 @@ use super::field::{
 use crate::v1;
 use crate::v1::service_spec::Mode;
 
-mirrored!(LbPolicy { RoundRobin });
+mirrored!(LbPolicy {
+    RoundRobin,
+    LeastConn,
+    SourceHash
+});
 
 impl From<&Service> for v1::Service {
     fn from(service: &Service) -> Self {
@@ -66,6 +70,7 @@ impl From<&ServiceSpec> for v1::ServiceSpec {
             task: Some((&spec.task).into()),
             ports: messages(&spec.ports),
             lb_policy: v1::LbPolicy::from(spec.lb_policy).into(),
+            lb_prefer_local: spec.lb_prefer_local,
             drain_timeout_ns: nanoseconds(spec.drain_timeout),
             update: Some((&spec.update).into()),
             rollback: Some((&spec.rollback).into()),
@@ -84,6 +89,7 @@ impl TryFrom<v1::ServiceSpec> for ServiceSpec {
             task: required("task", message.task)?,
             ports: list("ports", message.ports)?,
             lb_policy: enumeration::<v1::LbPolicy, _>("lb_policy", message.lb_policy)?,
+            lb_prefer_local: message.lb_prefer_local,
             drain_timeout: Duration::from_nanos(message.drain_timeout_ns),
             update: optional("update", message.update)?.unwrap_or_default(),
             rollback: optional("rollback", message.rollback)?.unwrap_or_default(),

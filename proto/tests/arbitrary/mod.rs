@@ -72,13 +72,33 @@ fn port_mode() -> impl Strategy<Value = PortMode> {
     one_of(&[PortMode::Ingress, PortMode::Host])
 }
 
+fn proxy_protocol() -> impl Strategy<Value = Option<ProxyProtocol>> {
+    option::of(one_of(&[ProxyProtocol::V1, ProxyProtocol::V2]))
+}
+
+fn networks() -> impl Strategy<Value = Vec<Network>> {
+    let network = one_of(&["10.0.0.0/8", "192.0.2.1/32", "::/0", "2001:db8::/33"]);
+    vec(network.prop_map(|text| text.parse().unwrap()), 0..3)
+}
+
+fn lb_policy() -> impl Strategy<Value = LbPolicy> {
+    one_of(&[
+        LbPolicy::RoundRobin,
+        LbPolicy::LeastConn,
+        LbPolicy::SourceHash,
+    ])
+}
+
 fn port_spec() -> impl Strategy<Value = PortSpec> {
-    (any::<u16>(), any::<u16>(), protocol(), port_mode()).prop_map(
-        |(target, published, protocol, mode)| PortSpec {
+    let ports = (any::<u16>(), any::<u16>());
+    (ports, protocol(), port_mode(), proxy_protocol(), networks()).prop_map(
+        |((target, published), protocol, mode, proxy_protocol, accept_proxy)| PortSpec {
             target,
             published,
             protocol,
             mode,
+            proxy_protocol,
+            accept_proxy,
         },
     )
 }
@@ -231,20 +251,21 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
         task_spec(),
         vec(port_spec(), 0..3),
         duration(),
-        update_config(),
-        update_config(),
+        (update_config(), update_config()),
+        (lb_policy(), any::<bool>()),
     )
         .prop_map(
-            |(name, labels, mode, task, ports, drain_timeout, update, rollback)| ServiceSpec {
+            |(name, labels, mode, task, ports, drain_timeout, updates, lb)| ServiceSpec {
                 name,
                 labels,
                 mode,
                 task,
                 ports,
-                lb_policy: LbPolicy::RoundRobin,
+                lb_policy: lb.0,
+                lb_prefer_local: lb.1,
                 drain_timeout,
-                update,
-                rollback,
+                update: updates.0,
+                rollback: updates.1,
             },
         )
 }
@@ -671,29 +692,36 @@ pub(crate) fn table() -> impl Strategy<Value = Table> {
         option::of(socket()),
         any::<u32>(),
         state,
+        proxy_protocol(),
     )
-        .prop_map(|(task, node, address, local, weight, state)| Endpoint {
-            task,
-            node,
-            address,
-            local,
-            weight,
-            state,
-        });
+        .prop_map(
+            |(task, node, address, local, weight, state, proxy)| Endpoint {
+                task,
+                node,
+                address,
+                local,
+                weight,
+                proxy_protocol: proxy,
+                state,
+            },
+        );
     let listener = (
         any::<u16>(),
         protocol(),
         service_id(),
         text(),
+        (lb_policy(), any::<bool>(), networks()),
         vec(endpoint, 0..3),
     )
         .prop_map(
-            |(port, protocol, service, service_name, endpoints)| Listener {
+            |(port, protocol, service, service_name, lb, endpoints)| Listener {
                 port,
                 protocol,
                 service,
                 service_name,
-                policy: LbPolicy::RoundRobin,
+                policy: lb.0,
+                prefer_local: lb.1,
+                accept_proxy: lb.2,
                 endpoints,
             },
         );

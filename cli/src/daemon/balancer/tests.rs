@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 
 use swarmlet_agent::{RoutedEndpoint, RoutedListener};
-use swarmlet_core::model::{LbPolicy, NodeId, Protocol, TaskId};
+use swarmlet_core::model::{LbPolicy, NodeId, Protocol, ProxyProtocol, TaskId};
+use swarmlet_lb::proxy::Version;
 use swarmlet_lb::status::{PortError, RemovedEndpoint, Summary};
-use swarmlet_lb::table::EndpointState;
+use swarmlet_lb::table::{EndpointState, Policy};
 
 use super::*;
 
@@ -18,13 +19,17 @@ fn tables_are_translated() {
         node: (number == 2).then(|| NodeId::from_random(7)),
         address: "10.0.0.1:20000".parse().unwrap(),
         weight: 1,
+        local: number == 1,
+        proxy_protocol: Some(ProxyProtocol::V2).filter(|_| draining),
         draining,
     };
     let listener = |port, protocol| RoutedListener {
         port,
         protocol,
         service: "ng".to_owned(),
-        policy: LbPolicy::RoundRobin,
+        policy: LbPolicy::LeastConn,
+        prefer_local: true,
+        accept_proxy: vec!["10.0.0.0/8".parse().unwrap()],
         endpoints: vec![endpoint(1, false), endpoint(2, true)],
     };
     let routed = RoutedTable {
@@ -46,6 +51,18 @@ fn tables_are_translated() {
         .collect();
     assert_eq!(hosts, ["10.0.0.1:2378"]);
     assert_eq!(table.listeners[0].endpoints[0].host, None);
+    let listener = &table.listeners[0];
+    assert_eq!(
+        (listener.policy, listener.prefer_local),
+        (Policy::LeastConn, true)
+    );
+    assert_eq!(listener.accept_proxy, ["10.0.0.0/8".parse().unwrap()]);
+    let (local, other) = (&listener.endpoints[0], &listener.endpoints[1]);
+    assert_eq!((local.local, local.proxy_protocol), (true, None));
+    assert_eq!(
+        (other.local, other.proxy_protocol),
+        (false, Some(Version::V2))
+    );
     table.validate().unwrap();
 }
 

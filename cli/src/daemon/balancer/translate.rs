@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use swarmlet_agent::{RoutedTable, SinkReport};
-use swarmlet_core::model::{LbPolicy, PortProblem, Protocol, TaskId};
+use swarmlet_core::model::{LbPolicy, Network, PortProblem, Protocol, ProxyProtocol, TaskId};
+use swarmlet_lb::proxy;
 use swarmlet_lb::status::Summary;
 use swarmlet_lb::table::{Endpoint, EndpointState, Host, Listener, Policy, Table};
 
@@ -24,7 +25,11 @@ pub(super) fn table(table: &RoutedTable, http_port: u16) -> Table {
             service: listener.service.clone(),
             policy: match listener.policy {
                 LbPolicy::RoundRobin => Policy::RoundRobin,
+                LbPolicy::LeastConn => Policy::LeastConn,
+                LbPolicy::SourceHash => Policy::SourceHash,
             },
+            prefer_local: listener.prefer_local,
+            accept_proxy: listener.accept_proxy.iter().map(network).collect(),
             endpoints: listener
                 .endpoints
                 .iter()
@@ -36,6 +41,11 @@ pub(super) fn table(table: &RoutedTable, http_port: u16) -> Table {
                         let probe = SocketAddr::new(endpoint.address.ip(), http_port);
                         hosts.insert(node.to_string(), probe);
                         node.to_string()
+                    }),
+                    local: endpoint.local,
+                    proxy_protocol: endpoint.proxy_protocol.map(|version| match version {
+                        ProxyProtocol::V1 => proxy::Version::V1,
+                        ProxyProtocol::V2 => proxy::Version::V2,
                     }),
                     state: if endpoint.draining {
                         EndpointState::Draining
@@ -54,6 +64,11 @@ pub(super) fn table(table: &RoutedTable, http_port: u16) -> Table {
             .map(|(id, probe)| Host { id, probe })
             .collect(),
     }
+}
+
+fn network(network: &Network) -> swarmlet_lb::network::Network {
+    swarmlet_lb::network::Network::new(network.address(), network.prefix())
+        .expect("a network of the model has no more bits than its address")
 }
 
 /// What the agent has to know: of the balancer that listens, which is the first, and of the

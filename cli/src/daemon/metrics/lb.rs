@@ -249,6 +249,7 @@ mod tests {
                 error: None,
                 accepted: 5,
                 unserved: 0,
+                refused: 0,
                 traffic: Traffic::default(),
                 connect_times: ConnectTimes {
                     counts,

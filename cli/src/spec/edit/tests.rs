@@ -88,6 +88,26 @@ fn every_flag_finds_its_place() {
         &["-p", "80:80", "-p", "82:82", "i"],
     );
     check(
+        &["-p", "80:80", "i"],
+        &[
+            "--publish-add=80:80,proxy-protocol=v2,accept-proxy=10.0.0.0/8",
+            "--lb-policy=least-conn",
+            "--lb-prefer-local",
+        ],
+        &[
+            "-p",
+            "80:80,proxy-protocol=v2,accept-proxy=10.0.0.0/8",
+            "--lb-policy=least-conn",
+            "--lb-prefer-local=true",
+            "i",
+        ],
+    );
+    check(
+        &["--lb-policy=source-hash", "i"],
+        &["--lb-policy=round-robin", "--lb-prefer-local=false"],
+        &["i"],
+    );
+    check(
         &["--constraint=node.role==worker", "i"],
         &[
             "--constraint-rm=node.role==worker",

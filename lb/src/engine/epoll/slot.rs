@@ -55,13 +55,14 @@ pub(super) struct Slot {
 
 /// Where a connection begins: with a header, if it comes from where one must.
 fn machine(port: &Port, client: &Socket, now_ms: u64) -> Connection {
-    let proxy = port.proxy();
-    // Who expects none need not ask who it is.
-    let expects = !proxy.accept.is_empty()
-        && client
-            .peer()
-            .is_some_and(|peer| proxy.expects_header(peer.ip()));
-    if expects {
+    let trusted = port.accept_proxy();
+    // Who trusts nobody need not ask who it is.
+    let is_trusted = !trusted.is_empty()
+        && client.peer().is_some_and(|peer| {
+            let ip = peer.ip();
+            trusted.iter().any(|network| network.contains(ip))
+        });
+    if is_trusted {
         Connection::expecting_header(now_ms)
     } else {
         Connection::new(now_ms)
@@ -300,7 +301,8 @@ impl Slot {
 
     /// Tells the endpoint whose connection it is, where it is to be told.
     fn greet(&mut self, tools: &Tools) {
-        let Some(version) = self.port.proxy().send else {
+        let version = self.lease.as_ref().and_then(Lease::proxy_protocol);
+        let Some(version) = version else {
             return;
         };
         let Some(addresses) = self.addresses() else {
