@@ -401,6 +401,8 @@ impl Balancer {
             pid: std::process::id(),
             started_at_ms: self.started_at_ms,
             shutting_down: self.shutting_down,
+            buffered: self.shared.budget.held() as u64,
+            access_log_dropped: self.shared.access.as_ref().map_or(0, |log| log.dropped()),
             listeners: self.published.values().map(Published::status).collect(),
             removed,
         }

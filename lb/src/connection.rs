@@ -370,6 +370,11 @@ impl Connection {
         self.stage == Stage::Connecting
     }
 
+    /// Whether the client has still to say whose connection it is.
+    pub(crate) fn expects_header(&self) -> bool {
+        self.stage == Stage::Header
+    }
+
     /// Whether it has come so far that an endpoint was asked for.
     pub(crate) fn was_tried(&self) -> bool {
         self.tries > 0

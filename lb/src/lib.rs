@@ -22,6 +22,9 @@
 //! * `engine`: the data path, threads that run these machines on real sockets;
 //!   an engine can be replaced by another without touching the rest;
 //! * [`proxy`]: the PROXY protocol, which says whose connection it is;
+//! * `budget` and `sources`: what all connections together, and those of one
+//!   source, may take;
+//! * [`access`]: the access log;
 //! * `probe`: asks endpoints that did not answer whether they do again;
 //! * `host`: asks the hosts of endpoints whether they are there;
 //! * [`control`]: the socket, its wire format, and the client the daemon uses;
@@ -37,8 +40,10 @@
 //! * After an acknowledgement no connection begins towards an endpoint that
 //!   the acknowledged table does not call ready.
 
+pub mod access;
 mod balancer;
 mod bind;
+mod budget;
 mod clock;
 mod connection;
 pub mod control;
@@ -55,9 +60,11 @@ pub mod run;
 mod select;
 mod shared;
 mod socket;
+mod sources;
 pub mod standalone;
 pub mod status;
 pub mod table;
 
 pub use event::Event;
 pub use run::{Config, Error, Timeouts, run};
+pub use sources::SourceLimits;

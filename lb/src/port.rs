@@ -41,10 +41,19 @@ pub(crate) struct Port {
     accepted: AtomicU64,
     unserved: AtomicU64,
     refused: AtomicU64,
+    shed: AtomicU64,
     /// Apart from the choice, for it is asked for before there is one to make.
-    accept_proxy: ArcSwap<Vec<Network>>,
+    edge: ArcSwap<Edge>,
     events: Hub,
     choice: Mutex<Choice>,
+}
+
+/// What a table says of a port apart from its endpoints.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Edge {
+    pub(crate) service: String,
+    /// Who must say, by a PROXY header, whose connection it is.
+    pub(crate) accept_proxy: Vec<Network>,
 }
 
 /// What a choice depends on.
@@ -92,7 +101,8 @@ impl Port {
             accepted: AtomicU64::new(0),
             unserved: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-            accept_proxy: ArcSwap::default(),
+            shed: AtomicU64::new(0),
+            edge: ArcSwap::default(),
             events,
             choice: Mutex::new(Choice {
                 policy: Policy::default(),
@@ -111,9 +121,12 @@ impl Port {
         listener: &Listener,
         mut make: impl FnMut(&table::Endpoint) -> Arc<Endpoint>,
     ) -> Vec<Arc<Endpoint>> {
-        if **self.accept_proxy.load() != listener.accept_proxy {
-            self.accept_proxy
-                .store(Arc::new(listener.accept_proxy.clone()));
+        let edge = Edge {
+            service: listener.service.clone(),
+            accept_proxy: listener.accept_proxy.clone(),
+        };
+        if **self.edge.load() != edge {
+            self.edge.store(Arc::new(edge));
         }
         let mut guard = self.lock();
         let choice = &mut *guard;
@@ -334,9 +347,22 @@ impl Port {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Who must say, by a PROXY header, whose connection it is.
-    pub(crate) fn accept_proxy(&self) -> Guard<Arc<Vec<Network>>> {
-        self.accept_proxy.load()
+    pub(crate) fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// What matters before there is a choice to make.
+    pub(crate) fn edge(&self) -> Guard<Arc<Edge>> {
+        self.edge.load()
+    }
+
+    /// A connection was reset for the memory that it held.
+    pub(crate) fn count_shed(&self) {
+        self.shed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn shed(&self) -> u64 {
+        self.shed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn refused(&self) -> u64 {

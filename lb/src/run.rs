@@ -23,10 +23,12 @@ use tokio::{
 
 pub use crate::control::server::SocketError;
 use crate::{
+    access::{AccessLog, Log},
     balancer,
     control::server::{ControlSocket, Service},
     engine::{Crew, Epoll},
-    shared::Shared,
+    shared::{Limits, Shared},
+    sources::SourceLimits,
 };
 
 /// How a balancer is to run.
@@ -46,6 +48,13 @@ pub struct Config {
     /// Client connections at once; more wait in the kernel's queue. `None`
     /// takes what the limit of open files allows.
     pub max_connections: Option<usize>,
+    /// Bytes that one side has sent and the other did not take, over all
+    /// connections. Past it those that hold the most are reset.
+    pub max_buffered: usize,
+    /// What one source may do.
+    pub per_source: SourceLimits,
+    /// Where a line for each connection goes. `None`: nowhere.
+    pub access_log: Option<AccessLog>,
     /// How long everything else may take.
     pub timeouts: Timeouts,
 }
@@ -85,6 +94,14 @@ pub enum Error {
     /// The threads that forward cannot be started.
     #[error("cannot start to forward")]
     Engine(#[source] io::Error),
+    /// The access log cannot be written.
+    #[error("cannot open the access log {}", path.display())]
+    AccessLog {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// No address to answer on.
     #[error("no ingress address is given, name at least one")]
     NoIngress,
@@ -101,6 +118,9 @@ impl Config {
             drain_timeout: Duration::from_secs(30),
             threads: None,
             max_connections: None,
+            max_buffered: 256 << 20,
+            per_source: SourceLimits::default(),
+            access_log: None,
             timeouts: Timeouts::default(),
         }
     }
@@ -213,7 +233,19 @@ impl Running {
         let max_connections = config
             .max_connections
             .unwrap_or_else(connections_by_file_limit);
-        let shared = Arc::new(Shared::new(config.timeouts, max_connections));
+        let access = match &config.access_log {
+            None => None,
+            Some(target) => Some(Log::open(target).map_err(|source| Error::AccessLog {
+                path: target.path.clone(),
+                source,
+            })?),
+        };
+        let limits = Limits {
+            connections: max_connections,
+            buffered: config.max_buffered,
+            source: config.per_source,
+        };
+        let shared = Arc::new(Shared::new(config.timeouts, limits, access));
         let threads = config.threads.unwrap_or_else(cores);
         let crew = Crew::start::<Epoll>(&shared, threads).map_err(Error::Engine)?;
         let crew = Arc::new(crew);

@@ -11,7 +11,15 @@ use std::{
 use tokio::{runtime::Handle, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{event::Hub, run::Timeouts, select::EndpointKey, socket::ephemeral_ports};
+use crate::{
+    access::Log,
+    budget::Budget,
+    event::Hub,
+    run::Timeouts,
+    select::EndpointKey,
+    socket::ephemeral_ports,
+    sources::{SourceLimits, Sources},
+};
 
 /// Handed to every part; cheap to share.
 #[derive(Debug)]
@@ -20,6 +28,11 @@ pub(crate) struct Shared {
     pub(crate) events: Hub,
     /// Room for client connections.
     pub(crate) room: Arc<Room>,
+    /// Memory for bytes on their way.
+    pub(crate) budget: Arc<Budget>,
+    /// What each source may do; `None` where that is not limited.
+    pub(crate) sources: Option<Arc<Sources>>,
+    pub(crate) access: Option<Arc<Log>>,
     /// Probes, which nobody waits for but the end.
     pub(crate) probes: TaskTracker,
     /// Cancelled when the process ends.
@@ -30,6 +43,16 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     next_key: AtomicU64,
     next_listening_id: AtomicU32,
+}
+
+/// What may be taken at most.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Client connections.
+    pub(crate) connections: usize,
+    /// Bytes that one side has sent and the other did not take.
+    pub(crate) buffered: usize,
+    pub(crate) source: SourceLimits,
 }
 
 /// How many client connections there are, and may be: accepting pauses before
@@ -47,15 +70,18 @@ pub(crate) struct Permit(Arc<Room>);
 
 impl Shared {
     /// To be called on a tokio runtime.
-    pub(crate) fn new(timeouts: Timeouts, max_connections: usize) -> Self {
+    pub(crate) fn new(timeouts: Timeouts, limits: Limits, access: Option<Log>) -> Self {
         Self {
             timeouts,
             events: Hub::new(),
             room: Arc::new(Room {
-                limit: max_connections.max(1),
+                limit: limits.connections.max(1),
                 taken: AtomicUsize::new(0),
                 emptied: Notify::new(),
             }),
+            budget: Arc::new(Budget::new(limits.buffered)),
+            sources: (!limits.source.is_none()).then(|| Arc::new(Sources::new(limits.source))),
+            access: access.map(Arc::new),
             probes: TaskTracker::new(),
             abort: CancellationToken::new(),
             ephemeral_ports: ephemeral_ports(),

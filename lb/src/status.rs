@@ -37,6 +37,12 @@ pub struct Status {
     pub started_at_ms: u64,
     /// It no longer listens and ends once its connections have.
     pub shutting_down: bool,
+    /// Bytes that one side has sent and the other did not take yet.
+    #[serde(default)]
+    pub buffered: u64,
+    /// Connections that the access log lacks, for it could not be written in time.
+    #[serde(default)]
+    pub access_log_dropped: u64,
     /// Published ports, in ascending order.
     pub listeners: Vec<ListenerStatus>,
     /// Endpoints that are in no table any more but still have connections.
@@ -71,9 +77,13 @@ pub struct ListenerStatus {
     /// Of those, reset because no endpoint could be connected to.
     pub unserved: u64,
     /// And reset because of what the client did: no PROXY header where one must
-    /// come.
+    /// come, or more connections than a source may have.
     #[serde(default)]
     pub refused: u64,
+    /// And reset because all connections together held too much memory, and
+    /// these the most.
+    #[serde(default)]
+    pub shed: u64,
     /// What went through, endpoints that are gone included.
     pub traffic: Traffic,
     /// How long connects took, those to endpoints that are gone included.

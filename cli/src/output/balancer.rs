@@ -220,6 +220,7 @@ mod tests {
             accepted: 1_000,
             unserved: 0,
             refused: 0,
+            shed: 0,
             traffic: traffic(2),
             connect_times: ConnectTimes::default(),
             endpoints,
@@ -230,6 +231,8 @@ mod tests {
             pid: 100,
             started_at_ms: 40_000,
             shutting_down: false,
+            buffered: 0,
+            access_log_dropped: 0,
             listeners: vec![
                 listener(
                     80,
@@ -246,6 +249,8 @@ mod tests {
         let before = Status {
             pid: 99,
             shutting_down: true,
+            buffered: 0,
+            access_log_dropped: 0,
             listeners: Vec::new(),
             ..current.clone()
         };

@@ -117,6 +117,7 @@ impl Published {
             accepted: self.port.accepted(),
             unserved: self.port.unserved(),
             refused: self.port.refused(),
+            shed: self.port.shed(),
             traffic: self.port.traffic(),
             connect_times: self.port.connect_times(),
             endpoints: self.port.endpoints(),

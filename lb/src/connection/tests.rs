@@ -864,4 +864,74 @@ proptest! {
             prop_assert_eq!(world.moved, world.spoken);
         }
     }
+
+    /// Events that no kernel would tell in this order, or at all: nothing panics,
+    /// nothing goes on without end, and after the end nothing is asked for.
+    #[test]
+    fn no_events_in_any_order_confuse_it(
+        expected in any::<bool>(),
+        events in prop::collection::vec((event(), 0..40_000_u64), 0..60),
+    ) {
+        let mut machine = if expected {
+            Connection::expecting_header(1_000)
+        } else {
+            Connection::new(1_000)
+        };
+        let mut now_ms = 1_000;
+        let mut is_over = false;
+        for (event, wait_ms) in events {
+            now_ms += wait_ms;
+            machine.handle(event, now_ms, &LIMITS);
+            let mut count = 0;
+            while let Some(operation) = machine.next(now_ms, &LIMITS) {
+                prop_assert!(!is_over, "{:?} after the end", operation);
+                is_over = matches!(operation, Close | Reset);
+                count += 1;
+                prop_assert!(count < 20, "no end");
+            }
+            machine.take_moved();
+        }
+    }
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let side = || prop_oneof![Just(Client), Just(Endpoint)];
+    let bytes = || prop_oneof![Just(0_u32), 1..600_000_u32];
+    let failure = prop_oneof![
+        Just(ConnectFailure::Refused),
+        Just(ConnectFailure::Unanswered),
+        Just(ConnectFailure::Local)
+    ];
+    let finding = prop_oneof![
+        Just(Finding::Quiet),
+        Just(Finding::Slow),
+        Just(Finding::Dead)
+    ];
+    let rare = prop_oneof![
+        any::<bool>().prop_map(|drained| Event::HeaderReceived { drained }),
+        Just(Event::HeaderRefused),
+        (0..300_u16).prop_map(|bytes| Event::Greeting { bytes }),
+        Just(Event::NoEndpoint),
+        failure.prop_map(Event::ConnectFailed),
+        side().prop_map(Event::HungUp),
+        side().prop_map(Event::Failing),
+        side().prop_map(Event::Ended),
+        side().prop_map(Event::Failed),
+        finding.prop_map(Event::Inspected),
+    ];
+    let common = prop_oneof![
+        Just(Event::Connected),
+        side().prop_map(Event::Readable),
+        side().prop_map(Event::Writable),
+        (side(), bytes(), any::<bool>()).prop_map(|(from, bytes, drained)| Event::Received {
+            from,
+            bytes,
+            drained
+        }),
+        side().prop_map(Event::ReceiveBlocked),
+        (side(), bytes()).prop_map(|(to, bytes)| Event::Sent { to, bytes }),
+        side().prop_map(Event::SendBlocked),
+        Just(Event::Timer),
+    ];
+    prop_oneof![4 => common, 1 => rare]
 }

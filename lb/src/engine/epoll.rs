@@ -51,6 +51,8 @@ const ROUND: usize = 4 * 1024 * 1024;
 const MAX_TURN: usize = MAX_RECEIVE;
 /// Bytes that each of them may move in any case.
 const MIN_TURN: usize = 64 * 1024;
+/// Bytes received at a time while memory is scarce.
+const TIGHT_STEP: u32 = 16 * 1024;
 /// Most that a turn of the loop sleeps after the kernel refused to wait.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -114,7 +116,7 @@ impl Engine for Epoll {
                 started: Instant::now(),
                 now_ms: 0,
                 wheel: Wheel::new(0),
-                buffers: Buffers::new(),
+                buffers: Buffers::new(Arc::clone(&context.shared.budget)),
                 vitals: Vitals::default(),
                 runnable: VecDeque::new(),
                 uncounted: Vec::new(),
@@ -153,6 +155,7 @@ impl Engine for Epoll {
             }
             self.fire_timers(&mut fired);
             self.resume(left);
+            self.shed_if_over();
             self.acceptor.resume_if_due(&self.tools);
             self.count_if_due();
         }
@@ -223,7 +226,10 @@ impl Epoll {
     }
 
     fn begin(&mut self, arrival: Arrival) {
-        let slot = Slot::new(arrival, self.tools.now_ms);
+        let Some(slot) = Slot::new(arrival, &self.tools) else {
+            self.acceptor.resume_if_room(&self.tools);
+            return;
+        };
         let key = self.slots.insert(slot);
         self.tools.set_connections(self.tools.connections + 1);
         let registered = match self.slots.get_mut(key) {
@@ -284,6 +290,39 @@ impl Epoll {
         }
     }
 
+    /// Resets the connections that hold the most, until all are within the
+    /// budget. Each thread its own: they may be a few more than had to be.
+    fn shed_if_over(&mut self) {
+        let budget = Arc::clone(&self.tools.shared().budget);
+        if !budget.is_over() {
+            return;
+        }
+        let mut holders: Vec<(usize, Key)> = Vec::new();
+        self.slots.for_each(|key, slot| {
+            let held = slot.held();
+            if held > 0 {
+                holders.push((held, key));
+            }
+        });
+        holders.sort_unstable_by_key(|(held, _)| *held);
+        let mut shed = 0;
+        while budget.is_over()
+            && let Some((_, key)) = holders.pop()
+        {
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.shed();
+            }
+            self.finish(key);
+            shed += 1;
+        }
+        if shed > 0 {
+            tracing::warn!(
+                connections = shed,
+                "reset what held the most, for slow readers held too much memory"
+            );
+        }
+    }
+
     fn count_if_due(&mut self) {
         let tools = &mut self.tools;
         if tools.uncounted.is_empty() || tools.now_ms < tools.uncounted_since_ms + TICK_MS {
@@ -331,6 +370,15 @@ impl Tools {
 
     fn read_clock(&mut self) {
         self.now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    }
+
+    /// Most to receive at a time: little while memory is scarce.
+    fn step(&self) -> u32 {
+        if self.shared().budget.is_tight() {
+            TIGHT_STEP
+        } else {
+            u32::MAX
+        }
     }
 
     fn set_connections(&mut self, connections: usize) {

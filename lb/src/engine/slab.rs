@@ -68,6 +68,15 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    pub(super) fn for_each(&self, mut look: impl FnMut(Key, &T)) {
+        for (index, slot) in (0..).zip(&self.slots) {
+            if let Some(value) = &slot.value {
+                let generation = slot.generation;
+                look(Key { index, generation }, value);
+            }
+        }
+    }
+
     /// The key of the slot's present use.
     pub(super) fn key_at(&self, index: u32) -> Option<Key> {
         let slot = self.slots.get(index as usize)?;

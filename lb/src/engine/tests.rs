@@ -12,11 +12,18 @@ use crate::{
     port::Endpoint,
     run::Timeouts,
     select::EndpointKey,
+    shared::Limits,
+    sources::SourceLimits,
     table::{self, EndpointState, Listener, Policy},
 };
 
 fn shared() -> Arc<Shared> {
-    Arc::new(Shared::new(Timeouts::default(), 100))
+    let limits = Limits {
+        connections: 100,
+        buffered: 1 << 20,
+        source: SourceLimits::default(),
+    };
+    Arc::new(Shared::new(Timeouts::default(), limits, None))
 }
 
 /// A port whose only endpoint is at this address, and a socket for it.

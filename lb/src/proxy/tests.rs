@@ -208,4 +208,43 @@ proptest! {
         prop_assert_eq!(found, len);
         prop_assert_eq!(read.in_one_family(), addresses.in_one_family());
     }
+
+    /// Whatever comes, from a good header with a few bytes changed to noise: it is
+    /// told the same however it is cut, and no header is longer than what is there.
+    #[test]
+    fn any_bytes_are_judged_the_same_however_they_come(
+        good in prop_oneof![
+            Just(b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n".to_vec()),
+            Just(b"PROXY UNKNOWN\r\n".to_vec()),
+            Just(binary(0x21, 0x11, &[&V4_BODY[..], &[0xee, 0, 2, 7, 7]].concat())),
+            Just(binary(0x20, 0x00, &[])),
+            Just(Vec::new()),
+        ],
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        noise in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let mut bytes = [good, noise].concat();
+        for (at, byte) in changes {
+            if !bytes.is_empty() {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+        }
+        let whole = parse(&bytes);
+        if let Parsed::Header { len, .. } = &whole {
+            prop_assert!(*len <= bytes.len());
+        }
+        let mut decided = None;
+        for len in 0..=bytes.len() {
+            let found = parse(&bytes[..len]);
+            match &decided {
+                // More bytes change nothing of what was decided; which flaw is
+                // named may.
+                Some(Parsed::Malformed(_)) => prop_assert!(matches!(found, Parsed::Malformed(_))),
+                Some(before) => prop_assert_eq!(&found, before),
+                None if found != Parsed::Incomplete => decided = Some(found),
+                None => {}
+            }
+        }
+    }
 }

@@ -11,9 +11,11 @@ use toml::Spanned;
 
 use super::FileError;
 use crate::{
+    access::AccessLog,
     network::Network,
     proxy,
     run::{Config, Timeouts},
+    sources::SourceLimits,
     table::{Endpoint, EndpointState, Listener, Policy, Table, TableError},
 };
 
@@ -31,8 +33,12 @@ pub(super) struct Settings {
     ingress: Option<Vec<IpAddr>>,
     threads: Option<usize>,
     max_connections: Option<usize>,
+    max_buffered: Option<usize>,
+    max_connections_per_source: Option<u32>,
+    max_rate_per_source: Option<u32>,
     drain_timeout_ms: Option<u64>,
     timeouts: RawTimeouts,
+    access_log: Option<AccessLog>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -42,7 +48,11 @@ struct RawFile {
     ingress: Option<Vec<IpAddr>>,
     threads: Option<usize>,
     max_connections: Option<usize>,
+    max_buffered: Option<usize>,
+    max_connections_per_source: Option<u32>,
+    max_rate_per_source: Option<u32>,
     drain_timeout_ms: Option<u64>,
+    access_log: Option<AccessLog>,
     #[serde(default)]
     timeouts: RawTimeouts,
     #[serde(default)]
@@ -127,8 +137,12 @@ impl File {
                 ingress: raw.ingress,
                 threads: raw.threads,
                 max_connections: raw.max_connections,
+                max_buffered: raw.max_buffered,
+                max_connections_per_source: raw.max_connections_per_source,
+                max_rate_per_source: raw.max_rate_per_source,
                 drain_timeout_ms: raw.drain_timeout_ms,
                 timeouts: raw.timeouts,
+                access_log: raw.access_log,
             },
             listeners,
         })
@@ -142,6 +156,14 @@ impl File {
         }
         config.threads = settings.threads;
         config.max_connections = settings.max_connections;
+        if let Some(bytes) = settings.max_buffered {
+            config.max_buffered = bytes;
+        }
+        config.per_source = SourceLimits {
+            connections: settings.max_connections_per_source,
+            rate: settings.max_rate_per_source,
+        };
+        config.access_log.clone_from(&settings.access_log);
         let set = |timeout: &mut Duration, ms: Option<u64>| {
             if let Some(ms) = ms {
                 *timeout = Duration::from_millis(ms);
@@ -244,6 +266,9 @@ mod tests {
     const GOOD: &str = r#"
 ingress = ["127.0.0.1"]
 threads = 2
+max_buffered = 1048576
+max_connections_per_source = 100
+access_log = { path = "/var/log/lb.log", format = "json" }
 
 [timeouts]
 connect_ms = 100
@@ -273,6 +298,12 @@ accept_proxy = ["10.0.0.0/8", "fd00::1"]
         let file = File::parse(GOOD).unwrap();
         let config = file.config();
         assert_eq!(config.threads, Some(2));
+        assert_eq!(config.max_buffered, 1_048_576);
+        assert_eq!(config.per_source.connections, Some(100));
+        assert_eq!(config.per_source.rate, None);
+        let log = config.access_log.unwrap();
+        assert_eq!(log.path, PathBuf::from("/var/log/lb.log"));
+        assert_eq!(log.format, crate::access::Format::Json);
         assert_eq!(config.ingress, ["127.0.0.1".parse::<IpAddr>().unwrap()]);
         assert_eq!(config.timeouts.connect, Duration::from_millis(100));
         assert_eq!(config.timeouts.idle, Timeouts::default().idle);
@@ -306,19 +337,19 @@ accept_proxy = ["10.0.0.0/8", "fd00::1"]
     fn flaws_have_a_line_and_a_reason() {
         check(("threads = 2", "threads = two"), 3, "");
         check(("threads", "treads"), 3, "unknown field `treads`");
-        check(("port = 80", "port = 80000"), 9, "expected u16");
-        check(("port = 81", "port = 80"), 23, "port 80 is listed twice");
-        check(("port = 81", "port = 0"), 23, "port 0 cannot be published");
+        check(("port = 80", "port = 80000"), 12, "expected u16");
+        check(("port = 81", "port = 80"), 26, "port 80 is listed twice");
+        check(("port = 81", "port = 0"), 26, "port 0 cannot be published");
         check(
             ("weight = 3", "weight = 0"),
-            13,
+            16,
             "endpoint first has weight 0",
         );
-        check(("10.0.0.1:8080", "10.0.0.1"), 14, "invalid socket address");
-        check(("10.0.0.1:8080", "10.0.0.1:0"), 13, "whose port is 0");
-        check(("draining = true", "id = \"first\""), 19, "listed twice");
-        check(("[[listeners]]", "[[listeners"), 8, "");
-        check(("\"v2\"", "\"v3\""), 17, "unknown variant `v3`");
-        check(("10.0.0.0/8", "10.0.0.0/33"), 25, "invalid network");
+        check(("10.0.0.1:8080", "10.0.0.1"), 17, "invalid socket address");
+        check(("10.0.0.1:8080", "10.0.0.1:0"), 16, "whose port is 0");
+        check(("draining = true", "id = \"first\""), 22, "listed twice");
+        check(("[[listeners]]", "[[listeners"), 11, "");
+        check(("\"v2\"", "\"v3\""), 20, "unknown variant `v3`");
+        check(("10.0.0.0/8", "10.0.0.0/33"), 28, "invalid network");
     }
 }

@@ -7,6 +7,7 @@
 )]
 
 mod balance;
+mod care;
 mod control;
 mod failures;
 mod handover;

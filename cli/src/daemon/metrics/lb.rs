@@ -242,6 +242,8 @@ mod tests {
             pid: 1,
             started_at_ms: 0,
             shutting_down: false,
+            buffered: 0,
+            access_log_dropped: 0,
             listeners: vec![ListenerStatus {
                 port: 80,
                 service: "ng".to_owned(),
@@ -250,6 +252,7 @@ mod tests {
                 accepted: 5,
                 unserved: 0,
                 refused: 0,
+                shed: 0,
                 traffic: Traffic::default(),
                 connect_times: ConnectTimes {
                     counts,

@@ -2,7 +2,12 @@
 //! is received into it is sent from it at once. Only what the other side does
 //! not take is copied, so that an idle connection owns no buffer.
 
-use crate::connection::MAX_RECEIVE;
+use std::sync::Arc;
+
+use crate::{
+    budget::{Budget, Charge},
+    connection::MAX_RECEIVE,
+};
 
 /// Remainders kept for the next use.
 const POOL: usize = 64;
@@ -20,6 +25,7 @@ pub(super) struct Buffers {
         reason = "they move between here and connections as boxes"
     )]
     pool: Vec<Box<Remainder>>,
+    budget: Arc<Budget>,
 }
 
 /// Bytes that were received and that the other side did not take yet.
@@ -27,29 +33,37 @@ pub(super) struct Buffers {
 pub(super) struct Remainder {
     bytes: Vec<u8>,
     sent: usize,
+    /// What it takes of the budget; those in the pool take nothing.
+    charge: Option<Charge>,
 }
 
 impl Buffers {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(budget: Arc<Budget>) -> Self {
         Self {
             scratch: vec![0; MAX_RECEIVE].into_boxed_slice(),
             pool: Vec::new(),
+            budget,
         }
     }
 
     /// Bytes of our own, to be sent ahead of others.
     pub(super) fn own(bytes: Vec<u8>) -> Box<Remainder> {
-        Box::new(Remainder { bytes, sent: 0 })
+        Box::new(Remainder {
+            bytes,
+            ..Remainder::default()
+        })
     }
 
     /// Copies a part of the scratch buffer.
     pub(super) fn keep(&mut self, from: usize, to: usize) -> Box<Remainder> {
         let mut remainder = self.pool.pop().unwrap_or_default();
         remainder.bytes.extend_from_slice(&self.scratch[from..to]);
+        remainder.charge = Some(self.budget.charge(to - from));
         remainder
     }
 
     pub(super) fn give_back(&mut self, mut remainder: Box<Remainder>) {
+        remainder.charge = None;
         if self.pool.len() < POOL && remainder.bytes.capacity() <= POOLED_LEN {
             remainder.bytes.clear();
             remainder.sent = 0;

@@ -14,6 +14,7 @@ use super::{
     buffers::{Buffers, Remainder},
 };
 use crate::{
+    access::{End, Entry},
     connection::{ConnectFailure, Connection, Event, Operation, Side},
     engine::{mailbox::Arrival, slab::Key},
     health::Outcome,
@@ -23,6 +24,7 @@ use crate::{
     select::EndpointKey,
     shared::Permit,
     socket::{ConnectError, Socket},
+    sources::{Ticket, TooMany},
 };
 
 /// See the module. Its fields are dropped in this order: an endpoint is drained
@@ -42,6 +44,10 @@ pub(super) struct Slot {
     tried: Option<Box<Tried>>,
     /// From where to where the connection is, as the client's header has it.
     told: Option<Box<Addresses>>,
+    /// Where sources are limited.
+    ticket: Option<Ticket>,
+    /// Where there is an access log.
+    entry: Option<Box<Entry>>,
     _permit: Permit,
     /// It waits among those left in the middle.
     pub(super) is_queued: bool,
@@ -55,7 +61,8 @@ pub(super) struct Slot {
 
 /// Where a connection begins: with a header, if it comes from where one must.
 fn machine(port: &Port, client: &Socket, now_ms: u64) -> Connection {
-    let trusted = port.accept_proxy();
+    let edge = port.edge();
+    let trusted = &edge.accept_proxy;
     // Who trusts nobody need not ask who it is.
     let is_trusted = !trusted.is_empty()
         && client.peer().is_some_and(|peer| {
@@ -78,10 +85,34 @@ struct Tried {
 }
 
 impl Slot {
-    pub(super) fn new(arrival: Arrival, now_ms: u64) -> Self {
+    /// `None` if the client's source has too many connections: it is reset.
+    pub(super) fn new(arrival: Arrival, tools: &Tools) -> Option<Self> {
         let client = Socket::accepted(arrival.client);
-        Self {
-            machine: machine(&arrival.port, &client, now_ms),
+        let machine = machine(&arrival.port, &client, tools.now_ms);
+        let shared = tools.shared();
+        let mut entry = shared.access.as_ref().map(|log| {
+            let (log, port) = (Arc::clone(log), Arc::clone(&arrival.port));
+            Box::new(Entry::new(log, port, client.peer()))
+        });
+        let mut ticket = None;
+        // Who is to say whose connection it is, is not its source.
+        if !machine.expects_header()
+            && let Some(sources) = &shared.sources
+            && let Some(peer) = client.peer()
+        {
+            match sources.admit(peer.ip()) {
+                Ok(admitted) => ticket = admitted,
+                Err(TooMany) => {
+                    arrival.port.count_refused();
+                    if let Some(entry) = &mut entry {
+                        entry.note_end(End::Refused);
+                    }
+                    return None;
+                }
+            }
+        }
+        Some(Self {
+            machine,
             client: Some(client),
             endpoint: None,
             lease: None,
@@ -90,12 +121,14 @@ impl Slot {
             to_endpoint: None,
             tried: None,
             told: None,
+            ticket,
+            entry,
             _permit: arrival.permit,
             is_queued: false,
             is_uncounted: false,
             is_urgent: false,
             messages: 0,
-        }
+        })
     }
 
     pub(super) fn client(&self) -> &Socket {
@@ -158,7 +191,8 @@ impl Slot {
                 Operation::Connect => self.connect(key, tools),
                 Operation::Abandon(failure) => self.abandon(failure, tools),
                 Operation::Receive { from, limit } => {
-                    fresh = self.receive(from, limit.min(left), tools);
+                    let limit = limit.min(left).min(tools.step());
+                    fresh = self.receive(from, limit, tools);
                     left = left.saturating_sub(fresh);
                     self.note_uncounted(key, tools);
                 }
@@ -178,8 +212,10 @@ impl Slot {
                 Operation::Reset => {
                     if !self.machine.was_tried() {
                         self.port.count_refused();
+                        self.note_end(End::Refused);
                     } else if self.endpoint.is_none() {
                         self.port.count_unserved();
+                        self.note_end(End::Unserved);
                     }
                     self.count();
                     return ControlFlow::Break(());
@@ -223,13 +259,29 @@ impl Slot {
                         Ok(_) => return self.fail(Side::Client, Errno::BADMSG, tools),
                         Err(error) => return self.fail(Side::Client, error, tools),
                     }
-                    self.told = addresses.map(Box::new);
+                    if self.note_told(addresses, tools).is_err() {
+                        return self.tell(Event::HeaderRefused, tools);
+                    }
                     let drained = peeked == len;
                     Event::HeaderReceived { drained }
                 }
             },
         };
         self.tell(event, tools);
+    }
+
+    /// What a header says: whose connection it is, if it is not its own.
+    fn note_told(&mut self, told: Option<Addresses>, tools: &Tools) -> Result<(), TooMany> {
+        if let (Some(told), Some(entry)) = (&told, &mut self.entry) {
+            entry.note_told(told.source);
+        }
+        self.told = told.map(Box::new);
+        if let Some(sources) = &tools.shared().sources
+            && let Some(told) = &self.told
+        {
+            self.ticket = sources.admit(told.source.ip())?;
+        }
+        Ok(())
     }
 
     // === connecting ===
@@ -288,6 +340,10 @@ impl Slot {
 
     fn note_connected(&mut self, tools: &Tools) {
         if let Some(lease) = &self.lease {
+            if let Some(entry) = &mut self.entry {
+                let endpoint = lease.endpoint();
+                entry.note_connected(&endpoint.id, endpoint.address);
+            }
             lease.count_connected();
             // A success never asks for a prober.
             let _ = self
@@ -511,6 +567,7 @@ impl Slot {
 
     fn close(&mut self) {
         self.count();
+        self.note_end(End::Closed);
         for socket in [self.client.take(), self.endpoint.take()]
             .into_iter()
             .flatten()
@@ -534,12 +591,35 @@ impl Slot {
         self.tell(Event::Failed(side), tools);
     }
 
+    /// It is about to be reset, for the bytes that it holds.
+    pub(super) fn shed(&mut self) {
+        self.count();
+        self.port.count_shed();
+        self.note_end(End::Shed);
+    }
+
+    /// Bytes that one side has sent and the other did not take.
+    pub(super) fn held(&self) -> usize {
+        let remainders = [&self.to_client, &self.to_endpoint];
+        let held = remainders.into_iter().flatten();
+        held.map(|remainder| remainder.unsent().len()).sum()
+    }
+
+    fn note_end(&mut self, end: End) {
+        if let Some(entry) = &mut self.entry {
+            entry.note_end(end);
+        }
+    }
+
     // === counting and queueing ===
 
     /// Puts the bytes moved since the last time into the counters.
     pub(super) fn count(&mut self) {
         self.is_uncounted = false;
         let moved = self.machine.take_moved();
+        if let Some(entry) = &mut self.entry {
+            entry.note_moved(moved);
+        }
         if let Some(lease) = &self.lease {
             lease.count_moved(moved);
         }
