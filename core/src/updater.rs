@@ -254,7 +254,11 @@ impl Update<'_> {
         let mut healthy = 0u64;
         for change in &self.slots {
             let slot = change.slot;
-            healthy += slot.members().filter(|t| self.is_healthy(t)).count() as u64;
+            let outgoing = slot.outgoing(self.state, self.service);
+            // What goes in this very pass for another reason is not there to be counted on.
+            let stays = |task: &&Task| outgoing.iter().all(|other| other.id != task.id);
+            let remaining = slot.members().filter(stays);
+            healthy += remaining.filter(|task| self.is_healthy(task)).count() as u64;
             // A prepared task has not been started. It counts nevertheless once its old one is
             // told to stop: nothing else may take that place.
             let started = |task: &&Task| task.desired >= TaskState::Running || change.old.is_none();

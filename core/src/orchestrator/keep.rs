@@ -54,6 +54,9 @@ pub(super) fn remove(pass: &mut Pass<'_>, slot: &Slot<'_>) {
 }
 
 fn keep(pass: &mut Pass<'_>, service: &Service, number: u32, slot: &Slot<'_>, rollout: &Rollout) {
+    for task in slot.outgoing(pass.state, service) {
+        pass.stop(task);
+    }
     let (old, new) = slot.by_version(service);
     match (slot::best(&old), slot::best(&new)) {
         (None, Some(stays)) => settle(pass, slot, stays, rollout),
@@ -63,29 +66,16 @@ fn keep(pass: &mut Pass<'_>, service: &Service, number: u32, slot: &Slot<'_>, ro
     }
 }
 
-/// The slot has what it needs: the others go, and those that serve go last.
+/// The slot has what it needs.
 fn settle(pass: &mut Pass<'_>, slot: &Slot<'_>, stays: &Task, rollout: &Rollout) {
-    for task in slot.settled.iter().filter(|task| task.id != stays.id) {
-        // A replacement whose predecessor came back before it ran is withdrawn here.
-        pass.stop(task);
-    }
     for task in &slot.finished {
         pass.retire(task);
     }
     serve(pass, slot, stays, rollout);
 }
 
-/// The best task of the slot takes over from displaced ones, or starts once it may.
+/// The best task of the slot starts once it may.
 fn serve(pass: &mut Pass<'_>, slot: &Slot<'_>, stays: &Task, rollout: &Rollout) {
-    let runs = stays.status.state == TaskState::Running;
-    let nowhere = slot::is_refused(stays);
-    for task in &slot.displaced {
-        // A node that is drained goes on serving for as long as no other one can. A constraint
-        // is binding: where it does not hold the task ends, though nobody can take its place.
-        if runs || (nowhere && slot::is_evicted(pass.state, task)) {
-            pass.stop(task);
-        }
-    }
     let waits = rollout.waits && slot.is_left_by_another(stays);
     if stays.restart.not_before <= pass.now && !waits {
         start(pass, stays);
@@ -111,13 +101,8 @@ fn replace(
     rollout: &Rollout,
 ) {
     if !slot.displaced.is_empty() && old.status.state != TaskState::Running {
-        // It was to replace a displaced task and does not run yet; what replaces that one next
-        // is of the new version.
-        pass.stop(old);
+        // It goes before it took over.
         return;
-    }
-    for task in slot.settled.iter().filter(|task| task.id != old.id) {
-        pass.stop(task);
     }
     if !rollout.replace.contains(&number) || old.desired == TaskState::Running {
         serve(pass, slot, old, rollout);
@@ -186,14 +171,7 @@ fn swap(
 /// The slot needs a new task.
 fn renew(pass: &mut Pass<'_>, service: &Service, number: u32, slot: &Slot<'_>, rollout: &Rollout) {
     if slot.displaced.len() > 1 {
-        // The replacement was displaced as well. One of the two is given up; the next pass
-        // makes another replacement.
-        let stays = slot::best(&slot.displaced).map(|task| &task.id);
-        for task in &slot.displaced {
-            if Some(&task.id) != stays {
-                pass.stop(task);
-            }
-        }
+        // One of them goes first.
         return;
     }
     let newest = slot

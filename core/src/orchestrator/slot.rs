@@ -75,6 +75,39 @@ impl<'a> Slot<'a> {
             .any(|other| other.spec_version != task.spec_version)
     }
 
+    /// The live members that are told to stop in this pass whatever an update decides: another
+    /// task of the slot stays, or takes over from them.
+    pub(crate) fn outgoing(&self, state: &State, service: &Service) -> Vec<&'a Task> {
+        let (old, new) = self.by_version(service);
+        match (best(&old), best(&new)) {
+            (Some(_), Some(_)) => Vec::new(),
+            // It was to replace a displaced task and does not run yet; what replaces that one
+            // next is of the new version.
+            (Some(old), None)
+                if !self.displaced.is_empty() && old.status.state != TaskState::Running =>
+            {
+                vec![old]
+            }
+            (Some(stays), None) | (None, Some(stays)) => self.succeeded_by(state, stays),
+            // The replacement was displaced as well. One of the two is given up; the next pass
+            // makes another replacement.
+            (None, None) => others(&self.displaced, best(&self.displaced)).collect(),
+        }
+    }
+
+    /// What goes because of a settled task that stays: those beside it, such as a replacement
+    /// whose predecessor came back before it ran, and displaced ones that it takes over from.
+    fn succeeded_by(&self, state: &State, stays: &'a Task) -> Vec<&'a Task> {
+        let runs = stays.status.state == TaskState::Running;
+        let nowhere = is_refused(stays);
+        // A node that is drained goes on serving for as long as no other one can. A constraint
+        // is binding: where it does not hold the task ends, though nobody can take its place.
+        let displaced = self.displaced.iter().copied();
+        let relieved = displaced.filter(|task| runs || (nowhere && is_evicted(state, task)));
+        // Those that serve go last.
+        others(&self.settled, Some(stays)).chain(relieved).collect()
+    }
+
     /// The member that serves, where there is one whose node answers.
     pub(crate) fn serving(&self, state: &State) -> Option<&'a Task> {
         self.members().find(|task| {
@@ -129,6 +162,12 @@ pub(crate) fn has_completed(service: &Service, task: &Task) -> bool {
     service.spec.mode.is_job()
         && task.status.state == TaskState::Complete
         && task.spec_version == service.spec_version
+}
+
+fn others<'a>(members: &[&'a Task], stays: Option<&Task>) -> impl Iterator<Item = &'a Task> {
+    let stays = stays.map(|task| task.id.clone());
+    let members = members.iter().copied();
+    members.filter(move |task| Some(&task.id) != stays.as_ref())
 }
 
 /// Of several members that could stay: one that runs, then the oldest.
