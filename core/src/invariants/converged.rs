@@ -42,7 +42,9 @@ fn tasks(state: &State, service: &Service) -> Result<(), Violation> {
         .is_some_and(|s| s.is_paused());
     let mut count = 0;
     let mut homes = BTreeSet::new();
-    for task in state.tasks_of(&service.id).filter(|task| task.is_member()) {
+    // A job's task that completed although it was told to stop is not made again.
+    let counts = |task: &&Task| task.is_member() || slot::has_completed(service, task);
+    for task in state.tasks_of(&service.id).filter(counts) {
         ensure(paused || !service.is_outdated(task), || {
             format!("task {} is of an older version", task.name())
         })?;

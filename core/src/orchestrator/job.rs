@@ -16,9 +16,10 @@ use super::global::Homes;
 use super::slot::{self, Slot};
 use super::{Pass, keep, reap, restart};
 use crate::model::{NodeId, Service, ServiceMode, Task};
+use crate::state::State;
 
 pub(super) fn reconcile(pass: &mut Pass<'_>, service: &Service) {
-    let slots = slot::of(pass.state, &service.id);
+    let slots = slots(pass.state, service);
     match service.spec.mode {
         ServiceMode::ReplicatedJob {
             max_concurrent,
@@ -28,6 +29,23 @@ pub(super) fn reconcile(pass: &mut Pass<'_>, service: &Service) {
         // They are no jobs.
         ServiceMode::Replicated { .. } | ServiceMode::Global {} => {}
     }
+}
+
+/// The slots of a job. A task that was told to stop and completed before it heard of that has
+/// done its work, which is not done again: it counts for its slot as any other that completed.
+fn slots<'a>(state: &'a State, service: &Service) -> BTreeMap<u32, Slot<'a>> {
+    let mut slots = slot::of(state, &service.id);
+    for (&number, slot) in &mut slots {
+        let goes_on = match service.spec.mode.replicas() {
+            Some(total) => number <= total,
+            None => slot.home.is_some_and(|home| state.node(home).is_some()),
+        };
+        if goes_on {
+            let completed = |task: &mut &Task| slot::has_completed(service, task);
+            slot.finished.extend(slot.past.extract_if(.., completed));
+        }
+    }
+    slots
 }
 
 /// A number of completions, so many at a time. Slots begin in their order.
