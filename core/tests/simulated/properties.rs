@@ -197,27 +197,8 @@ fn happen(simulation: &mut Simulation, incident: &Incident) {
                     .expect("nobody else changes it");
             }
         }
-        Incident::Update(number, ref update) if exists(simulation, number) => {
-            let image = format!("s{number}:{}", update.image);
-            if let Some(broken) = update.broken {
-                simulation.behaviours.insert(image.clone(), broken);
-            }
-            let name = format!("s{number}");
-            let mut spec = simulation.service(&name).spec.clone();
-            spec.task.containers[0].image = image;
-            if !spec.mode.is_job() {
-                spec.update = update.config;
-                spec.rollback = UpdateConfig {
-                    failure_action: FailureAction::Pause,
-                    ..update.config
-                };
-            }
-            // Bounds that could never move are refused before they are proposed.
-            if spec.validate().is_ok() {
-                simulation
-                    .update(&name, |edited| *edited = spec)
-                    .expect("nobody else changes it");
-            }
+        Incident::Update(number, ref change) if exists(simulation, number) => {
+            update_service(simulation, number, change);
         }
         Incident::Rollback(number) if exists(simulation, number) => {
             let service = simulation.service(&format!("s{number}"));
@@ -278,6 +259,29 @@ fn happen(simulation: &mut Simulation, incident: &Incident) {
         Incident::ChangeLeader => simulation.change_leader(),
         Incident::Replay(count) => simulation.replay(count),
         Incident::Run(ticks) => simulation.run(crate::simulation::TICK * (ticks as u32)),
+    }
+}
+
+fn update_service(simulation: &mut Simulation, number: u8, update: &Update) {
+    let image = format!("s{number}:{}", update.image);
+    if let Some(broken) = update.broken {
+        simulation.behaviours.insert(image.clone(), broken);
+    }
+    let name = format!("s{number}");
+    let mut spec = simulation.service(&name).spec.clone();
+    spec.task.containers[0].image = image;
+    if !spec.mode.is_job() {
+        spec.update = update.config;
+        spec.rollback = UpdateConfig {
+            failure_action: FailureAction::Pause,
+            ..update.config
+        };
+    }
+    // Bounds that could never move are refused before they are proposed.
+    if spec.validate().is_ok() {
+        simulation
+            .update(&name, |edited| *edited = spec)
+            .expect("nobody else changes it");
     }
 }
 

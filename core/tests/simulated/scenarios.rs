@@ -104,7 +104,6 @@ impl Player {
             return self.node(name, cpus, memory, words);
         }
         let simulation = self.simulation.as_mut().expect("a node comes first");
-        let id = |name: &str| node_id(&self.nodes, name);
         match words[..] {
             ["service", name, ref words @ ..] => {
                 let spec = options::service(simulation, name, words);
@@ -169,47 +168,15 @@ impl Player {
                 let id = task_id(simulation, task);
                 simulation.connections.insert(id, count.parse().unwrap());
             }
-            ["lose", name] => simulation.agents.get_mut(&id(name)).unwrap().connected = false,
-            ["return", name] => simulation.agents.get_mut(&id(name)).unwrap().connected = true,
-            ["forget", name] => {
-                simulation
-                    .user(Command::RemoveNode { id: id(name) })
-                    .unwrap();
-                simulation.agents.remove(&id(name));
-            }
-            ["label", name, label] => {
-                let (key, value) = label.split_once('=').unwrap();
-                simulation.update_node(&id(name), |spec| {
-                    spec.labels.insert(key.to_owned(), value.to_owned());
-                });
-            }
-            [word @ ("active" | "pause" | "drain"), name] => {
-                let availability = match word {
-                    "active" => Availability::Active,
-                    "pause" => Availability::Pause,
-                    _ => Availability::Drain,
-                };
-                simulation.update_node(&id(name), |spec| spec.availability = availability);
-            }
-            ["unlabel", name, key] => {
-                simulation.update_node(&id(name), |spec| {
-                    spec.labels.remove(key);
-                });
-            }
-            [word @ ("promote" | "demote"), name] => {
-                simulation.update_node(&id(name), |spec| {
-                    spec.role = match word {
-                        "promote" => Role::Manager,
-                        _ => Role::Worker,
-                    };
-                });
-            }
             ["leader-change"] => simulation.change_leader(),
             ["no-leader", time] => simulation.run_without_leader(options::seconds(time)),
             ["show", what] => {
                 let time = simulation.elapsed().as_secs_f64();
                 writeln!(self.output, "> {what} at {time:.1}s").unwrap();
                 self.output += &show(simulation, what);
+            }
+            [word, name, ref words @ ..] => {
+                change_node(simulation, &node_id(&self.nodes, name), (word, words));
             }
             _ => panic!("what is {line:?}?"),
         }
@@ -228,6 +195,48 @@ impl Player {
             Some(simulation) => simulation.join(node),
             None => self.simulation = Some(Simulation::new(1, node)),
         }
+    }
+}
+
+/// What happens to a node, or what a user wants of it.
+fn change_node(simulation: &mut Simulation, id: &NodeId, change: (&str, &[&str])) {
+    match change {
+        ("lose", []) => simulation.agents.get_mut(id).unwrap().connected = false,
+        ("return", []) => simulation.agents.get_mut(id).unwrap().connected = true,
+        ("forget", []) => {
+            simulation
+                .user(Command::RemoveNode { id: id.clone() })
+                .unwrap();
+            simulation.agents.remove(id);
+        }
+        ("label", [label]) => {
+            let (key, value) = label.split_once('=').unwrap();
+            simulation.update_node(id, |spec| {
+                spec.labels.insert(key.to_owned(), value.to_owned());
+            });
+        }
+        (word @ ("active" | "pause" | "drain"), []) => {
+            let availability = match word {
+                "active" => Availability::Active,
+                "pause" => Availability::Pause,
+                _ => Availability::Drain,
+            };
+            simulation.update_node(id, |spec| spec.availability = availability);
+        }
+        ("unlabel", [key]) => {
+            simulation.update_node(id, |spec| {
+                spec.labels.remove(*key);
+            });
+        }
+        (word @ ("promote" | "demote"), []) => {
+            simulation.update_node(id, |spec| {
+                spec.role = match word {
+                    "promote" => Role::Manager,
+                    _ => Role::Worker,
+                };
+            });
+        }
+        _ => panic!("what is {change:?}?"),
     }
 }
 
