@@ -13,13 +13,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use swarmlet_core::model::{ClusterId, NodeId, Resources};
+use swarmlet_core::model::{ClusterId, NodeId, NodeProblem, Place, Resources};
 use swarmlet_proto::transport::IdentityStore;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::description::{GenericResources, NodeFacts};
+use crate::diagnosis::{self, Told, Watched, Watcher};
 use crate::ports::Ports;
 use crate::routing::{Router, SinkReport, TableSink};
 use crate::runtime::{Runtime, Scope};
@@ -50,6 +51,8 @@ pub struct AgentConfig {
     pub reserve: Resources,
     /// What it has besides CPU and memory.
     pub generic: GenericResources,
+    /// What must not run out, beside the container engine.
+    pub watched: Watched,
     /// Managers to try where none are known from an earlier session.
     pub managers: Vec<SocketAddr>,
 }
@@ -62,8 +65,18 @@ impl AgentConfig {
             hostname: self.hostname.clone(),
             advertise: self.advertise,
             task_ports: self.task_ports,
+            // Only a running agent answers.
+            probe_port: 0,
             reserve: self.reserve.clone(),
             generic: self.generic.clone(),
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            node: self.node.clone(),
+            hostname: self.hostname.clone(),
+            address: self.advertise,
         }
     }
 
@@ -103,6 +116,7 @@ pub struct Agent {
     worker: WorkerHandle,
     store: Store,
     connected: watch::Receiver<Connection>,
+    problems: watch::Receiver<Vec<NodeProblem>>,
     stop: CancellationToken,
     parts: Mutex<JoinSet<()>>,
 }
@@ -134,13 +148,28 @@ impl Agent {
                 tracing::error!(%error, "what was kept on disk could not be read");
                 Kept::default()
             });
-        let ports = Ports::new(
+        let mut ports = Ports::new(
             &config.node,
             config.advertise,
             config.task_ports,
             kept.ports,
         );
+        let probe = ports.for_probes();
+        let probe_port = probe
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok())
+            .map_or(0, |address| address.port());
+        let managers = managers(kept.managers, config.managers.clone());
         let (connection, connected) = watch::channel(Connection::default());
+        let (to_watcher, told_of_cluster) = watch::channel(Told::default());
+        let (watcher, views) = Watcher::new(
+            config.place(),
+            runtime.clone(),
+            config.watched.clone(),
+            told_of_cluster,
+            connected.clone(),
+            managers.clone(),
+        );
         let (worker, handle, told) = Worker::new(
             config.scope(),
             runtime.clone(),
@@ -159,26 +188,36 @@ impl Agent {
         };
         let session = Session {
             identities,
-            facts: config.facts(),
+            facts: NodeFacts {
+                probe_port,
+                ..config.facts()
+            },
             runtime,
             store: store.clone(),
             worker: handle.clone(),
-            managers: managers(kept.managers, config.managers),
+            managers,
             statuses: told.statuses,
             engine: told.engine,
             reports,
             tables,
             connected: connection,
+            views: views.clone(),
+            told: to_watcher,
         };
         let stop = CancellationToken::new();
         let mut parts = JoinSet::new();
         parts.spawn(worker.run(stop.clone()));
         parts.spawn(router.run(table, to_session, stop.clone()));
         parts.spawn(session.run(stop.clone()));
+        parts.spawn(watcher.run(stop.clone()));
+        if let Some(listener) = probe {
+            parts.spawn(diagnosis::answer(listener, stop.clone()));
+        }
         Ok(Self {
             worker: handle,
             store,
             connected,
+            problems: views.problems,
             stop,
             parts: Mutex::new(parts),
         })
@@ -188,6 +227,13 @@ impl Agent {
     #[must_use]
     pub fn connected(&self) -> watch::Receiver<Connection> {
         self.connected.clone()
+    }
+
+    /// Everything that is known to be wrong: in the whole cluster while there is a session, and
+    /// with this node alone otherwise.
+    #[must_use]
+    pub fn problems(&self) -> watch::Receiver<Vec<NodeProblem>> {
+        self.problems.clone()
     }
 
     /// Ends the agent; tasks go on running.

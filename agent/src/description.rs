@@ -18,6 +18,8 @@ pub struct NodeFacts {
     pub advertise: IpAddr,
     /// First and last port of the range that is given to tasks.
     pub task_ports: (u16, u16),
+    /// The port of that range on which other nodes' attempts are answered; zero for none.
+    pub probe_port: u16,
     /// What tasks may not reserve, for the system itself.
     pub reserve: Resources,
     /// Generic resources, by kind, with their names where they have some.
@@ -70,6 +72,7 @@ pub async fn describe(facts: &NodeFacts, runtime: &dyn Runtime) -> NodeDescripti
         engine_version: engine.version,
         engine_labels: engine.labels,
         task_ports: facts.task_ports,
+        probe_port: facts.probe_port,
         schema: Cluster::SCHEMA,
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
     }
@@ -83,5 +86,6 @@ fn silent_engine() -> Engine {
         labels: BTreeMap::new(),
         resources,
         arch,
+        storage: None,
     }
 }

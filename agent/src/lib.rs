@@ -13,6 +13,7 @@ mod agent;
 mod cause;
 mod check;
 mod description;
+mod diagnosis;
 mod ports;
 pub mod registry;
 pub mod routing;
@@ -24,5 +25,6 @@ mod worker;
 
 pub use agent::{Agent, AgentConfig, AgentError};
 pub use description::{GenericResources, NodeFacts, describe};
+pub use diagnosis::Watched;
 pub use routing::{RoutedEndpoint, RoutedListener, RoutedTable, SinkError, SinkReport, TableSink};
 pub use session::Connection;

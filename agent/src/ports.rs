@@ -6,6 +6,7 @@
 //! by a table without its task and [`COOLDOWN`] has passed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use swarmlet_core::model::{
 /// How long a port rests after its task ended. Nodes that are cut off from the managers go on
 /// by an old table; by then their balancers have found its endpoint dead and ejected it.
 const COOLDOWN: Duration = Duration::from_secs(60);
+
+/// A range of no more ports than this has none to spare for attempts of other nodes.
+const SMALL_RANGE: u16 = 16;
 
 /// Why a task gets no ports.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +54,8 @@ pub(crate) struct Ports {
     next: u16,
     saved: SavedPorts,
     changed: bool,
+    /// The port that other nodes try.
+    probed: Option<u16>,
 }
 
 impl Ports {
@@ -73,7 +79,35 @@ impl Ports {
             next,
             saved,
             changed: false,
+            probed: None,
         }
+    }
+
+    /// Takes a port out of the range on which other nodes can try whether the range is open:
+    /// the last that is free, so that tasks, which count up, seldom stand in its way. A range
+    /// that is small is left to the tasks.
+    pub(crate) fn for_probes(&mut self) -> Option<TcpListener> {
+        let (first, last) = self.range;
+        if last - first < SMALL_RANGE {
+            return None;
+        }
+        let held: BTreeSet<u16> = self.saved.held.values().flatten().map(|p| p.host).collect();
+        let free = |port: &u16| !held.contains(port) && !self.saved.resting.contains_key(port);
+        for port in (first..=last).rev().filter(free) {
+            match TcpListener::bind((self.address, port)) {
+                Ok(listener) => {
+                    self.probed = Some(port);
+                    return Some(listener);
+                }
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+                Err(error) => {
+                    let address = self.address;
+                    tracing::warn!(%error, %address, "other nodes cannot try this node's task ports");
+                    return None;
+                }
+            }
+        }
+        None
     }
 
     /// What to keep, if it changed since the last call.
@@ -188,6 +222,7 @@ impl Ports {
             let port = self.next;
             self.next = if port >= last { first } else { port + 1 };
             if !in_use.contains(&port)
+                && self.probed != Some(port)
                 && !self.saved.resting.contains_key(&port)
                 && is_free(address, port, spec.protocol)
             {
@@ -322,6 +357,39 @@ mod tests {
             .allot(&publishing(3, &[0], PortMode::Host), Timestamp(0))
             .unwrap();
         assert!((42_140..=42_149).contains(&random[0].host));
+    }
+
+    #[test]
+    fn the_port_for_attempts_is_the_last_that_no_task_has() {
+        let held = [
+            (TaskId::from_random(1), 42_199),
+            (TaskId::from_random(2), 42_197),
+        ];
+        let saved = SavedPorts {
+            held: held
+                .iter()
+                .map(|(task, host)| {
+                    let port = TaskPort {
+                        target: 80,
+                        host: *host,
+                        protocol: Protocol::Tcp,
+                        mode: PortMode::Ingress,
+                    };
+                    (task.clone(), vec![port])
+                })
+                .collect(),
+            resting: BTreeMap::new(),
+        };
+        let _taken = TcpListener::bind((LOOPBACK, 42_198)).unwrap();
+        let mut ports = Ports::new(&NodeId::from_random(1), LOOPBACK, (42_180, 42_199), saved);
+        let listener = ports.for_probes().unwrap();
+        assert_eq!(listener.local_addr().unwrap().port(), 42_196);
+        // Also for UDP, where it could be bound, it is not given to a task.
+        for id in 10..26 {
+            let given = ports.allot(&publishing(id, &[80], PortMode::Ingress), Timestamp(0));
+            assert_ne!(hosts(&given.unwrap()), [42_196]);
+        }
+        assert!(self::ports((42_200, 42_215)).for_probes().is_none());
     }
 
     #[test]

@@ -10,13 +10,15 @@
 //! channels, which hold the latest only: a session that was cut is followed by one that says
 //! everything again, and nothing piles up in between.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
+use swarmlet_core::diagnosis::Peer;
 use swarmlet_core::endpoints::Table;
-use swarmlet_core::model::{InvalidId, NodeDescription, NodeSpec, Role, Task, TaskId};
+use swarmlet_core::model::{InvalidId, NodeDescription, NodeProblem, NodeSpec, Role, Task, TaskId};
 use swarmlet_proto::convert::Malformed;
 use swarmlet_proto::transport::{IdentityStore, channel};
 use swarmlet_proto::v1;
@@ -29,6 +31,7 @@ use tonic::Streaming;
 
 use crate::cause::chain;
 use crate::description::{NodeFacts, describe};
+use crate::diagnosis::{self, Told, Views};
 use crate::routing::SinkReport;
 use crate::runtime::Runtime;
 use crate::store::Store;
@@ -103,6 +106,10 @@ pub(crate) struct Session {
     pub(crate) reports: watch::Receiver<SinkReport>,
     pub(crate) tables: watch::Sender<Option<Arc<Table>>>,
     pub(crate) connected: watch::Sender<Connection>,
+    /// What the node sees of itself and the others.
+    pub(crate) views: Views,
+    /// What the managers tell of the others.
+    pub(crate) told: watch::Sender<Told>,
 }
 
 impl Session {
@@ -110,7 +117,8 @@ impl Session {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut pause = BACKOFF.0;
         loop {
-            for manager in order(&self.managers, self.facts.advertise, random()) {
+            let suspects = self.views.suspects.borrow().clone();
+            for manager in order(&self.managers, self.facts.advertise, &suspects, random()) {
                 let ended = tokio::select! {
                     () = stop.cancelled() => return,
                     ended = self.with(manager) => ended,
@@ -218,6 +226,7 @@ impl Session {
         // Whatever the last session said may not have arrived: all of it is news.
         self.statuses.mark_changed();
         self.reports.mark_changed();
+        self.views.seen.mark_changed();
         let mut batch_at = None;
         loop {
             let done = tokio::select! {
@@ -227,7 +236,8 @@ impl Session {
                     Err(status) => Err(status.into()),
                 },
                 _ = beats.tick() => {
-                    link.send(v1::agent_message::Kind::Heartbeat(v1::Heartbeat {})).await
+                    let beat = v1::Heartbeat { sent_at_ms: diagnosis::now().0 };
+                    link.send(v1::agent_message::Kind::Heartbeat(beat)).await
                 }
                 Ok(()) = self.statuses.changed(), if batch_at.is_none() => {
                     // The first after a while goes at once: a container that has died must not
@@ -243,6 +253,11 @@ impl Session {
                 Ok(()) = self.reports.changed() => {
                     let report = table_report(&self.reports.borrow_and_update());
                     link.send(v1::agent_message::Kind::Table(report)).await
+                }
+                Ok(()) = self.views.seen.changed() => {
+                    let seen = self.views.seen.borrow_and_update().at(Instant::now());
+                    let observation = v1::Observation::from(&seen);
+                    link.send(v1::agent_message::Kind::Observation(observation)).await
                 }
             };
             if let Err(error) = done {
@@ -278,6 +293,16 @@ impl Session {
             }
             Some(Kind::Table(table)) => self.take_table(Table::try_from(table)?),
             Some(Kind::Managers(list)) => self.take_managers(&list).await,
+            Some(Kind::Peers(list)) => {
+                let peers = list.peers.into_iter().map(Peer::try_from);
+                let peers = peers.collect::<Result<Vec<_>, _>>()?;
+                self.told.send_modify(|told| told.peers = peers);
+            }
+            Some(Kind::Problems(list)) => {
+                let problems = list.problems.into_iter().map(NodeProblem::try_from);
+                let problems = problems.collect::<Result<Vec<_>, _>>()?;
+                self.told.send_modify(|told| told.problems = problems);
+            }
             Some(Kind::Spec(spec)) => {
                 let spec = NodeSpec::try_from(spec)?;
                 self.connected
@@ -415,7 +440,15 @@ fn table_report(report: &SinkReport) -> v1::TableReport {
 
 /// The managers in the order in which they are tried: the own node's first, because a session
 /// with it needs no network; the others from a random one on, so that agents spread.
-fn order(managers: &[SocketAddr], own: IpAddr, random: u64) -> Vec<SocketAddr> {
+///
+/// Those that do not answer attempts at the moment come last: each costs seconds, after which
+/// the node would count as silent.
+fn order(
+    managers: &[SocketAddr],
+    own: IpAddr,
+    suspects: &BTreeSet<SocketAddr>,
+    random: u64,
+) -> Vec<SocketAddr> {
     let (mut ordered, mut others): (Vec<_>, Vec<_>) =
         managers.iter().partition(|manager| manager.ip() == own);
     if !others.is_empty() {
@@ -423,6 +456,7 @@ fn order(managers: &[SocketAddr], own: IpAddr, random: u64) -> Vec<SocketAddr> {
         others.rotate_left(first);
     }
     ordered.extend(others);
+    ordered.sort_by_key(|manager| suspects.contains(manager));
     ordered
 }
 

@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::routing::{RoutedTable, SinkError, TableSink};
 use crate::worker::fake::{self, FakeRuntime};
-use crate::{Agent, AgentConfig};
+use crate::{Agent, AgentConfig, Watched};
 
 /// Far more than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -266,6 +266,7 @@ impl Node {
             task_ports: (43_300, 43_399),
             reserve: Resources::default(),
             generic: crate::GenericResources::default(),
+            watched: Watched::default(),
             managers: managers.to_vec(),
         }
     }
@@ -509,14 +510,14 @@ fn the_own_nodes_manager_comes_first() {
     let managers = addresses(&["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"]);
     let own = "10.0.0.2".parse().unwrap();
     assert_eq!(
-        order(&managers, own, 0),
+        order(&managers, own, &BTreeSet::new(), 0),
         addresses(&["10.0.0.2:1", "10.0.0.1:1", "10.0.0.3:1"])
     );
     assert_eq!(
-        order(&managers, own, 7),
+        order(&managers, own, &BTreeSet::new(), 7),
         addresses(&["10.0.0.2:1", "10.0.0.3:1", "10.0.0.1:1"])
     );
-    assert_eq!(order(&[], own, 7), []);
+    assert_eq!(order(&[], own, &BTreeSet::new(), 7), []);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Command};
 use crate::client::{Client, warn_of_stale};
-use crate::{commands, daemon, demo, install, output};
+use crate::{commands, daemon, demo, doctor, install, output};
 
 /// A dry run that failed: nobody knows whether anything would change.
 const FAILED_DRY_RUN: u8 = 255;
@@ -84,6 +84,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Info(args) => one_thread()?.block_on(async {
             commands::cluster::info(&args, &Client::connect(&socket).await?).await
         })?,
+        Command::Doctor(args) => return one_thread()?.block_on(doctor::run(*args, &socket)),
         Command::Node(command) => {
             return one_thread()?.block_on(async {
                 commands::node::run(command, &Client::connect(&socket).await?).await

@@ -9,6 +9,7 @@ mod client;
 mod commands;
 mod daemon;
 mod demo;
+mod doctor;
 mod edge;
 mod install;
 mod output;

@@ -6,8 +6,8 @@
 
 use crate::model::{
     Cluster, ClusterSpec, JoinSecret, ManagerInfo, Node, NodeDescription, NodeId, NodeSpec,
-    NodeState, PortProblem, Role, ServiceId, ServiceSpec, Task, TaskId, TaskState, TaskStatus,
-    Timestamp, UpdateState, Version,
+    NodeState, PortProblem, Problem, Role, ServiceId, ServiceSpec, Task, TaskId, TaskState,
+    TaskStatus, Timestamp, UpdateState, Version,
 };
 
 /// What one log entry holds: commands that were collected for a few milliseconds, because a
@@ -86,6 +86,13 @@ pub enum Command {
         id: NodeId,
         /// What it cannot serve.
         problems: Vec<PortProblem>,
+    },
+    /// Keeps what is wrong with a node; an empty list clears it.
+    ReportProblems {
+        /// Which node.
+        id: NodeId,
+        /// All of its problems.
+        problems: Vec<Problem>,
     },
     /// Notes that a node has become a voter, or has ceased to be one. A `Some` takes the
     /// cluster's `next_raft_id` forward past the one named.

@@ -16,6 +16,7 @@ pub mod apply;
 pub mod check;
 pub mod command;
 mod deadline;
+pub mod diagnosis;
 pub mod drain;
 pub mod endpoints;
 pub mod event;

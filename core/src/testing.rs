@@ -49,6 +49,7 @@ pub(crate) fn node(number: u8) -> Node {
             engine_version: "29.0".to_owned(),
             engine_labels: BTreeMap::new(),
             task_ports: (20_000, 29_999),
+            probe_port: 0,
             schema: 1,
             program_version: "0.1.0".to_owned(),
         },
@@ -59,6 +60,7 @@ pub(crate) fn node(number: u8) -> Node {
         },
         manager: None,
         port_problems: Vec::new(),
+        problems: Vec::new(),
     }
 }
 

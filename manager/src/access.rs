@@ -29,7 +29,8 @@ pub(crate) enum Callers {
 
 /// Every RPC that is served between nodes. `Local` is missing on purpose: it is served on the
 /// socket of its own machine only.
-const RULES: [(&str, Callers); 24] = [
+const RULES: [(&str, Callers); 25] = [
+    ("/swarmlet.v1.Ca/Check", Callers::Anybody),
     ("/swarmlet.v1.Ca/Join", Callers::Anybody),
     ("/swarmlet.v1.Ca/Renew", Callers::Nodes),
     ("/swarmlet.v1.Control/CreateService", Callers::Managers),

@@ -247,5 +247,6 @@ fn first_node(config: &ManagerConfig, request: &BootstrapRequest, id: NodeId) ->
             address: config.address,
         }),
         port_problems: Vec::new(),
+        problems: Vec::new(),
     }
 }

@@ -4,10 +4,14 @@
 //! so that what waits for a leader stays as large as the cluster however long it waits.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use prost::Message;
 
-use swarmlet_core::model::{InvalidId, NodeDescription, NodeId, PortProblem, TaskId, TaskStatus};
+use swarmlet_core::diagnosis::Observation;
+use swarmlet_core::model::{
+    InvalidId, NodeDescription, NodeId, PortProblem, TaskId, TaskStatus, Timestamp,
+};
 use swarmlet_proto::convert::Malformed;
 use swarmlet_proto::v1;
 
@@ -20,6 +24,33 @@ pub(crate) struct NodeNews {
     pub(crate) statuses: BTreeMap<TaskId, TaskStatus>,
     /// How far its balancer has come.
     pub(crate) table: Option<TableNews>,
+    /// What it sees of itself and of the others.
+    pub(crate) observation: Option<Seen>,
+    /// By how many milliseconds its clock is ahead: of the manager that heard it, and at the
+    /// leader of the leader's own.
+    pub(crate) clock_ahead_ms: Option<i64>,
+}
+
+/// What a node sees, and when it was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    told: Observation,
+    at: Instant,
+}
+
+impl Seen {
+    /// As it was told a moment ago.
+    pub(crate) fn now(told: Observation) -> Self {
+        Self {
+            told,
+            at: Instant::now(),
+        }
+    }
+
+    /// What it comes to by now.
+    pub(crate) fn by(&self, now: Instant) -> Observation {
+        self.told.after(now.saturating_duration_since(self.at))
+    }
 }
 
 /// How far a node's balancer has come.
@@ -45,6 +76,12 @@ impl NodeNews {
         self.statuses.extend(later.statuses);
         if later.table.is_some() {
             self.table = later.table;
+        }
+        if later.observation.is_some() {
+            self.observation = later.observation;
+        }
+        if later.clock_ahead_ms.is_some() {
+            self.clock_ahead_ms = later.clock_ahead_ms;
         }
     }
 }
@@ -93,8 +130,8 @@ impl From<&TableNews> for v1::TableReport {
     }
 }
 
-/// Encodes a batch for another manager.
-pub(crate) fn encode(batch: &Batch) -> v1::ReportRequest {
+/// Encodes a batch for another manager, which is sent at this moment by this manager's clock.
+pub(crate) fn encode(batch: &Batch, now: Timestamp) -> v1::ReportRequest {
     let nodes = batch.iter().map(|(node, news)| {
         let reports = news.statuses.iter().map(|(task, status)| v1::TaskReport {
             task_id: task.to_string(),
@@ -120,15 +157,23 @@ pub(crate) fn encode(batch: &Batch) -> v1::ReportRequest {
                 .as_ref()
                 .map(|table| v1::TableReport::from(table).encode_to_vec())
                 .unwrap_or_default(),
+            observation: news
+                .observation
+                .as_ref()
+                .map(|seen| v1::Observation::from(&seen.by(Instant::now())).encode_to_vec())
+                .unwrap_or_default(),
+            clock_ahead_ms: news.clock_ahead_ms,
         }
     });
     v1::ReportRequest {
         nodes: nodes.collect(),
+        sent_at_ms: now.0,
     }
 }
 
-/// Reads a batch of another manager.
-pub(crate) fn decode(request: v1::ReportRequest) -> Result<Batch, Malformed> {
+/// Reads a batch of another manager, which has arrived at this moment by this manager's clock.
+pub(crate) fn decode(request: v1::ReportRequest, now: Timestamp) -> Result<Batch, Malformed> {
+    let sender_ahead = ahead_ms(request.sent_at_ms, now);
     let mut batch = Batch::new();
     for report in request.nodes {
         let mut news = NodeNews::default();
@@ -142,10 +187,26 @@ pub(crate) fn decode(request: v1::ReportRequest) -> Result<Batch, Malformed> {
         if !report.table.is_empty() {
             news.table = Some(message::<v1::TableReport>(&report.table)?.try_into()?);
         }
+        if !report.observation.is_empty() {
+            let seen = message::<v1::Observation>(&report.observation)?;
+            news.observation = Some(Seen::now(seen.try_into()?));
+        }
+        // What the sender measured was against its own clock.
+        news.clock_ahead_ms = report
+            .clock_ahead_ms
+            .zip(sender_ahead)
+            .map(|(ahead, sender)| ahead.saturating_add(sender));
         let node = NodeId::parse(&report.node_id).map_err(|error| malformed("node_id", &error))?;
         batch.insert(node, news);
     }
     Ok(batch)
+}
+
+/// By how many milliseconds a clock is ahead that showed `sent_at_ms` when a message left; the
+/// message's way makes it look behind by as long as it took. `None` where it was not told.
+pub(crate) fn ahead_ms(sent_at_ms: u64, now: Timestamp) -> Option<i64> {
+    let (sent, now) = (i64::try_from(sent_at_ms).ok()?, i64::try_from(now.0).ok()?);
+    (sent != 0).then(|| sent.saturating_sub(now))
 }
 
 fn message<M: Message + Default>(bytes: &[u8]) -> Result<M, Malformed> {

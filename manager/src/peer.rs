@@ -11,7 +11,7 @@ use swarmlet_proto::v1::peer_server::Peer;
 use crate::leader::intake::Intake;
 use crate::news;
 use crate::raft::Raft;
-use crate::{propose, status};
+use crate::{clock, propose, status};
 
 /// The service. `Report` and `ReadVersion` are sent to the leader and refused by any other
 /// manager; changes of the voters are forwarded to it.
@@ -30,7 +30,7 @@ impl Peer for PeerService {
         if !self.raft.watch_leadership().borrow().is_self {
             return Err(status::not_leader());
         }
-        let batch = news::decode(request.into_inner())?;
+        let batch = news::decode(request.into_inner(), clock::now())?;
         let accepted = self.intake.accept(&batch).await;
         accepted.map_err(|error| status::of_proposal(&error))?;
         Ok(Response::new(v1::ReportResponse {}))

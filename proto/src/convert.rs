@@ -12,6 +12,7 @@ mod field;
 mod node;
 mod placement;
 mod ports;
+mod problem;
 mod service;
 mod snapshot;
 mod task;

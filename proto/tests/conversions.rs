@@ -11,6 +11,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use prost::Message;
 use swarmlet_core::command::Command;
+use swarmlet_core::diagnosis::{Observation, Peer};
 use swarmlet_core::endpoints::Table;
 use swarmlet_core::model::{Node, Service, Task};
 use swarmlet_proto::convert::Malformed;
@@ -30,6 +31,7 @@ const fn variants() -> usize {
             | Command::DescribeNode { .. }
             | Command::ReportNode { .. }
             | Command::ReportPorts { .. }
+            | Command::ReportProblems { .. }
             | Command::SetManager { .. }
             | Command::RemoveNode { .. }
             | Command::CreateService { .. }
@@ -51,7 +53,7 @@ const fn variants() -> usize {
             | Command::KeepTask { .. } => {}
         }
     }
-    28
+    29
 }
 
 #[test]
@@ -95,6 +97,16 @@ proptest! {
     #[test]
     fn tables_read_back(table in arbitrary::table()) {
         prop_assert_eq!(Table::try_from(v1::EndpointTable::from(&table)).unwrap(), table);
+    }
+
+    #[test]
+    fn observations_and_peers_read_back(
+        observation in arbitrary::observation(),
+        peer in arbitrary::peer(),
+    ) {
+        let read = Observation::try_from(v1::Observation::from(&observation));
+        prop_assert_eq!(read.unwrap(), observation);
+        prop_assert_eq!(Peer::try_from(v1::NodePeer::from(&peer)).unwrap(), peer);
     }
 
     #[test]

@@ -36,6 +36,12 @@ pub trait Runtime: Send + Sync {
     /// What the engine says of itself and its machine.
     fn describe(&self) -> BoxFuture<'_, Result<Engine, RuntimeError>>;
 
+    /// Whether the engine is there; cheap enough to be asked every second. Without an engine
+    /// there is nothing that could be missing.
+    fn alive(&self) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Gets everything that a start needs, above all the image.
     fn prepare<'a>(
         &'a self,
@@ -110,6 +116,8 @@ pub struct Engine {
     pub resources: Resources,
     /// Architecture in Go's words.
     pub arch: String,
+    /// The folder with its images and containers, where it has one.
+    pub storage: Option<PathBuf>,
 }
 
 /// A task's container as it was found.

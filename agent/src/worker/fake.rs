@@ -168,7 +168,7 @@ impl FakeRuntime {
 
     fn step(&self, name: &'static str, task: &TaskId) -> Result<(), RuntimeError> {
         let mut shared = self.lock();
-        if !matches!(name, "inspect" | "list" | "describe") {
+        if !matches!(name, "inspect" | "list" | "describe" | "alive") {
             let digits = task.as_str().trim_start_matches('0');
             shared.calls.push(format!("{name} {digits}"));
         }
@@ -201,12 +201,17 @@ impl Runtime for FakeRuntime {
             labels: BTreeMap::new(),
             resources: Resources::default(),
             arch: "amd64".to_owned(),
+            storage: None,
         };
         async move {
             self.step("describe", &TaskId::from_random(0))?;
             Ok(engine)
         }
         .boxed()
+    }
+
+    fn alive(&self) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        async move { self.step("alive", &TaskId::from_random(0)) }.boxed()
     }
 
     fn prepare<'a>(

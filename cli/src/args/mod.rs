@@ -6,6 +6,7 @@
 mod check;
 mod cluster;
 mod daemon;
+mod doctor;
 mod install;
 mod lb;
 mod node;
@@ -21,6 +22,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use check::CheckFlags;
 pub(crate) use cluster::{InitArgs, JoinArgs, JoinTokenArgs, LeaveArgs, RoleArg};
 pub(crate) use daemon::{DaemonArgs, DaemonFlags, DemoArgs, RuntimeArg, ShimArgs, WhoamiArgs};
+pub(crate) use doctor::DoctorArgs;
 pub(crate) use install::{InstallArgs, UninstallArgs};
 pub(crate) use lb::{LbArgs, LbCommand, LbRestartArgs, LbStatusArgs};
 pub(crate) use node::{
@@ -80,6 +82,8 @@ pub(crate) enum Command {
     JoinToken(JoinTokenArgs),
     /// Show what this node's daemon is doing
     Info(InfoArgs),
+    /// Say what is wrong with this host, its node and its swarm, and what to do about it
+    Doctor(Box<DoctorArgs>),
     /// Manage nodes
     #[command(subcommand)]
     Node(NodeCommand),

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use swarmlet_core::model::{Node, Role};
+use swarmlet_core::model::{Node, NodeProblem, Role};
 use swarmlet_proto::v1;
 use swarmlet_proto::v1::planned_change::Change;
 
@@ -64,8 +64,20 @@ async fn ls(args: &NodeLsArgs, client: &Client) -> Result<()> {
     print(&list(&node_rows(&nodes, own.as_ref()), style)?)?;
     if style == Style::Table {
         warn_of_ports(nodes.iter().map(|(node, _)| node));
+        for problem in nodes.iter().flat_map(|(node, _)| node_problems(node)) {
+            eprintln!("WARNING: {problem}");
+        }
     }
     Ok(())
+}
+
+/// What is wrong with a node.
+pub(super) fn node_problems(node: &Node) -> impl Iterator<Item = NodeProblem> {
+    let at = swarmlet_core::diagnosis::place(node);
+    node.problems.iter().map(move |problem| NodeProblem {
+        at: at.clone(),
+        problem: problem.clone(),
+    })
 }
 
 /// Says which nodes do not answer on which published ports.

@@ -24,6 +24,19 @@ pub(super) fn health(phase: &Phase) -> Result<(), Vec<String>> {
     judge(availability, &condition)
 }
 
+/// What is wrong without keeping the node from forwarding: for people who look at the page.
+pub(super) fn warnings(phase: &Phase) -> Vec<String> {
+    let Some(active) = phase.active() else {
+        return Vec::new();
+    };
+    let problems = active.agent.problems();
+    let problems = problems.borrow();
+    problems
+        .iter()
+        .map(|found| format!("problem: {found}"))
+        .collect()
+}
+
 fn judge(availability: Option<Availability>, condition: &Condition) -> Result<(), Vec<String>> {
     let mut reasons = Vec::new();
     // Without a manager the node forwards as before; its last wish is not known then.

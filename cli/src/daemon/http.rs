@@ -12,7 +12,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::health::health;
+use super::health::{health, warnings};
 use super::metrics;
 use super::view::Views;
 
@@ -48,13 +48,13 @@ pub(super) async fn serve(
 }
 
 async fn healthz(State(views): State<Views>) -> impl IntoResponse {
-    match health(&views.now()) {
-        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
-        Err(reasons) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            reasons.iter().map(|reason| format!("{reason}\n")).collect(),
-        ),
-    }
+    let phase = views.now();
+    let (status, mut lines) = match health(&phase) {
+        Ok(()) => (StatusCode::OK, vec!["ok".to_owned()]),
+        Err(reasons) => (StatusCode::SERVICE_UNAVAILABLE, reasons),
+    };
+    lines.extend(warnings(&phase));
+    (status, lines.join("\n") + "\n")
 }
 
 async fn metrics_page(State(views): State<Views>) -> impl IntoResponse {

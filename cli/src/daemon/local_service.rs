@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::routing::any;
 use swarmlet_core::model::{Availability, ClusterSpec, InvalidAvailability};
+use swarmlet_lb::status::PortError;
 use swarmlet_manager::Manager;
 use swarmlet_manager::raft::state_hash;
 use swarmlet_proto::v1;
@@ -12,6 +13,7 @@ use swarmlet_proto::v1::local_server::{Local, LocalServer};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
+use super::balancer::Condition;
 use super::local_balancer::LocalBalancerService;
 use super::node::{InitWish, JoinWish, Node};
 use super::settings::Settings;
@@ -67,6 +69,39 @@ impl Local for LocalService {
             raft: active
                 .and_then(|active| active.manager.as_ref())
                 .map(raft_info),
+        }))
+    }
+
+    async fn diagnose(
+        &self,
+        _: Request<v1::DiagnoseRequest>,
+    ) -> Result<Response<v1::DiagnoseResponse>, Status> {
+        let phase = self.daemon.views.now();
+        let Some(active) = phase.active() else {
+            return Err(Status::failed_precondition(INACTIVE));
+        };
+        let session = active.agent.connected().borrow().clone();
+        let condition = active.balancer.condition().borrow().clone();
+        let port_errors = match &condition {
+            Condition::Up(errors) => errors.as_slice(),
+            Condition::Down => &[],
+        };
+        let text = |error: &PortError| format!("port {}: {}", error.port, error.reason);
+        Ok(Response::new(v1::DiagnoseResponse {
+            manager: session
+                .manager
+                .map(|manager| manager.to_string())
+                .unwrap_or_default(),
+            session_error: session.error.unwrap_or_default(),
+            balancer: condition != Condition::Down,
+            port_errors: port_errors.iter().map(text).collect(),
+            problems: active
+                .agent
+                .problems()
+                .borrow()
+                .iter()
+                .map(Into::into)
+                .collect(),
         }))
     }
 

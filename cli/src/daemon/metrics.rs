@@ -44,6 +44,14 @@ pub(super) async fn page(phase: &Phase) -> Result<String, fmt::Error> {
         );
         let up = *active.balancer.condition().borrow() != Condition::Down;
         metrics.gauge("lb_up", "Whether the balancer forwards", up);
+        let mut problems: BTreeMap<&str, u64> = BTreeMap::new();
+        for found in active.agent.problems().borrow().iter() {
+            *problems.entry(found.problem.kind.name()).or_default() += 1;
+        }
+        let problems = problems
+            .into_iter()
+            .map(|(kind, count)| (vec![("kind".to_owned(), kind.to_owned())], count));
+        metrics.gauges("problems", "Problems known to this node, by kind", problems);
         if let Some(manager) = &active.manager {
             metrics.cluster(manager);
         }

@@ -46,10 +46,12 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{DaemonArgs, DaemonFlags};
 use crate::edge::many_threads;
 use node::Node;
-pub(crate) use settings::DEFAULT_DATA_DIR;
-use settings::Settings;
-use store::Layout;
 use view::{Phase, Views};
+
+pub(crate) use advertise::advertise;
+pub(crate) use resolve::resolve;
+pub(crate) use settings::{DEFAULT_DATA_DIR, Settings, data_dir};
+pub(crate) use store::{Layout, NodeRecord, StoredRuntime};
 
 /// What happens to a daemon after its node has left its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +83,7 @@ pub(crate) fn run(args: DaemonArgs, socket: &Path) -> Result<ExitCode> {
     if args.detached {
         return supervisor::run(&args.flags, socket);
     }
-    let layout = Layout::new(settings::data_dir(&args.flags));
+    let layout = Layout::new(data_dir(&args.flags));
     layout.create()?;
     let _lock = layout.lock()?;
     logging::start();

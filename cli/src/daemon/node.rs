@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use swarmlet_agent::runtime::{self, Choice, Runtime};
-use swarmlet_agent::{Agent, AgentConfig, NodeFacts, describe};
-use swarmlet_core::model::{Availability, ClusterSpec, NodeState, Resources, Role, RuntimeKind};
+use swarmlet_agent::{Agent, AgentConfig, NodeFacts, Watched, describe};
+use swarmlet_core::model::{
+    Availability, ClusterSpec, DiskUser, NodeState, Resources, Role, RuntimeKind,
+};
 use swarmlet_manager::{BootstrapRequest, Manager, ManagerConfig};
 use swarmlet_proto::identity::Identity;
 use swarmlet_proto::token::JoinToken;
@@ -256,6 +258,7 @@ impl Node {
             task_ports: facts.task_ports,
             reserve: facts.reserve,
             generic: facts.generic,
+            watched: watched(layout),
             managers,
         };
         let sink = Arc::new(balancer.clone());
@@ -450,6 +453,7 @@ fn facts(settings: &Settings, address: SocketAddr) -> Result<NodeFacts> {
         hostname: stored.hostname.clone(),
         advertise: address.ip(),
         task_ports: stored.task_ports,
+        probe_port: 0,
         reserve: Resources {
             nano_cpus: stored.reserve_nano_cpus,
             memory_bytes: stored.reserve_memory_bytes,
@@ -457,6 +461,14 @@ fn facts(settings: &Settings, address: SocketAddr) -> Result<NodeFacts> {
         },
         generic: generic_resources(&stored.generic_resources)?,
     })
+}
+
+/// What must not run out under the node.
+fn watched(layout: &Layout) -> Watched {
+    Watched {
+        disks: vec![(DiskUser::State, layout.root().to_owned())],
+        processes: vec![("balancer".to_owned(), layout.lb_pid())],
+    }
 }
 
 fn record(settings: &Settings, advertise: SocketAddr, runtime: RuntimeKind) -> NodeRecord {

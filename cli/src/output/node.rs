@@ -20,6 +20,8 @@ pub(crate) struct NodeRow {
     availability: String,
     manager_status: String,
     engine_version: String,
+    /// In words; the table has no room for them, and `node ls` says them below it.
+    problems: Vec<String>,
 }
 
 impl Row for NodeRow {
@@ -70,8 +72,19 @@ pub(crate) fn node_rows(nodes: &[(Node, String)], own: Option<&NodeId>) -> Vec<N
             availability: title(&node.spec.availability.to_string()),
             manager_status: title(manager_status),
             engine_version: engine(node),
+            problems: problems(node)
+                .map(|(what, remedy)| format!("{what}; {remedy}"))
+                .collect(),
         })
         .collect()
+}
+
+/// What is wrong with a node, and what to do about it.
+fn problems(node: &Node) -> impl Iterator<Item = (String, String)> {
+    let at = swarmlet_core::diagnosis::place(node);
+    node.problems
+        .iter()
+        .map(move |problem| (problem.kind.what(&at), problem.kind.remedy(&at)))
 }
 
 /// The engine's version, `unknown` where the engine does not answer, or the runtime's name where
@@ -162,6 +175,13 @@ pub(crate) fn pretty_node(node: &Node, manager_status: &str, now: Timestamp) -> 
                 &format!(" - {}/{}:", problem.port, problem.protocol),
                 &problem.reason,
             );
+        }
+    }
+    if !node.problems.is_empty() {
+        line("Problems:", "");
+        for (what, remedy) in problems(node) {
+            line(&format!(" - {what};"), "");
+            line(&format!("   {remedy}"), "");
         }
     }
     text.lines()

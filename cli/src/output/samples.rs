@@ -45,6 +45,7 @@ pub(crate) fn node(number: u128, hostname: &str, role: Role) -> Node {
             engine_version: "20.10.24".to_owned(),
             engine_labels: BTreeMap::new(),
             task_ports: (20000, 29999),
+            probe_port: 0,
             schema: 1,
             program_version: "0.1.0".to_owned(),
         },
@@ -55,6 +56,7 @@ pub(crate) fn node(number: u128, hostname: &str, role: Role) -> Node {
         },
         manager,
         port_problems: Vec::new(),
+        problems: Vec::new(),
     }
 }
 

@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use swarmlet_core::model::{
-    LbPolicy, Node, NodeId, NodeState, PortMode, PortProblem, Protocol, ProxyProtocol, Role,
-    Strategy, TaskPort, TaskState, Timestamp, UpdateState, UpdateStatus,
+    LbPolicy, Node, NodeId, NodeState, PortMode, PortProblem, Problem, ProblemKind, Protocol,
+    ProxyProtocol, Role, Strategy, TaskPort, TaskState, Timestamp, UpdateState, UpdateStatus,
 };
 
 use swarmlet_proto::v1;
@@ -46,7 +46,7 @@ fn nodes_are_listed() {
     assert!(
         json.ends_with(
             "\"Self\":true,\"Hostname\":\"host1\",\"Status\":\"Ready\",\"Availability\":\"Active\",\
-             \"ManagerStatus\":\"Leader\",\"EngineVersion\":\"20.10.24\"}\n"
+             \"ManagerStatus\":\"Leader\",\"EngineVersion\":\"20.10.24\",\"Problems\":[]}\n"
         ),
         "{json}"
     );
@@ -179,6 +179,10 @@ fn objects_are_shown_to_people() {
     host.description
         .generic_names
         .insert("gpu".to_owned(), names);
+    host.problems = vec![Problem {
+        since: NOW,
+        kind: ProblemKind::Clock { ahead_ms: 5000 },
+    }];
     let text = pretty_node(&host, "leader", NOW);
     for part in [
         "Hostname:                host1\n",
@@ -187,6 +191,7 @@ fn objects_are_shown_to_people() {
         " CPUs:                   2.00\n",
         " disc:                   4\n gpu:                    2 (GPU-1, GPU-2)\n",
         " - 80/tcp:               address in use\n",
+        "Problems:\n - the clock of host1 (10.99.0.1) is about 5 s ahead of the other nodes';\n   set it",
     ] {
         assert!(text.contains(part), "{part:?} in:\n{text}");
     }

@@ -80,6 +80,9 @@ fn one(state: &mut State, change: Change, command: &Command) -> Outcome {
             message,
         } => node::report(state, change, id, *reported, message),
         Command::ReportPorts { id, problems } => node::report_ports(state, change, id, problems),
+        Command::ReportProblems { id, problems } => {
+            node::report_problems(state, change, id, problems)
+        }
         Command::SetManager { id, manager } => {
             node::set_manager(state, change, id, manager.as_ref())
         }

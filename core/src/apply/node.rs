@@ -6,7 +6,8 @@ use super::cluster::claim_raft_id;
 use super::{Change, Outcome, Rejection, task};
 use crate::event::Event;
 use crate::model::{
-    ManagerInfo, Node, NodeDescription, NodeId, NodeSpec, NodeState, PortProblem, TaskId, Version,
+    ManagerInfo, Node, NodeDescription, NodeId, NodeSpec, NodeState, PortProblem, Problem, TaskId,
+    Version,
 };
 use crate::state::State;
 
@@ -75,6 +76,17 @@ pub(super) fn report_ports(
 ) -> Outcome {
     edit(state, change, id, |node| {
         node.port_problems = problems.to_vec();
+    })
+}
+
+pub(super) fn report_problems(
+    state: &mut State,
+    change: Change,
+    id: &NodeId,
+    problems: &[Problem],
+) -> Outcome {
+    edit(state, change, id, |node| {
+        node.problems = problems.to_vec();
     })
 }
 

@@ -13,6 +13,7 @@ mod network;
 mod node;
 mod placement;
 mod ports;
+mod problem;
 mod service;
 mod task;
 mod time;
@@ -36,6 +37,7 @@ pub use placement::{
     Constraint, ConstraintOp, InvalidConstraint, InvalidPreference, Placement, Preference, Strategy,
 };
 pub use ports::{PortMode, PortSpec, Protocol, ProxyProtocol};
+pub use problem::{Closed, DiskUser, NodeProblem, Place, Problem, ProblemKind};
 pub use service::{LbPolicy, Rebalance, Service, ServiceSpec};
 pub use task::{ContainerStatus, Draining, RestartHistory, Task, TaskPort, TaskState, TaskStatus};
 pub use time::{Timestamp, Version};

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::container::Resources;
 use super::id::NodeId;
 use super::ports::Protocol;
+use super::problem::Problem;
 use super::time::{Timestamp, Version};
 
 /// A node as the cluster keeps it.
@@ -34,6 +35,8 @@ pub struct Node {
     pub manager: Option<ManagerInfo>,
     /// Published ports that it cannot serve.
     pub port_problems: Vec<PortProblem>,
+    /// What else is wrong with it.
+    pub problems: Vec<Problem>,
 }
 
 /// What the user wants of a node.
@@ -132,6 +135,9 @@ pub struct NodeDescription {
     pub engine_labels: BTreeMap<String, String>,
     /// First and last port of the range that its agent gives to tasks.
     pub task_ports: (u16, u16),
+    /// A port of that range on which its agent answers other nodes that try whether the range is
+    /// open; zero where it has none.
+    pub probe_port: u16,
     /// The newest schema version of the state that its program knows.
     pub schema: u32,
     /// Version of its program.

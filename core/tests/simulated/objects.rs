@@ -37,6 +37,7 @@ pub(crate) fn node(name: &str, number: u8, cpus: u64, memory_bytes: u64) -> Node
             engine_version: "29.0".to_owned(),
             engine_labels: BTreeMap::new(),
             task_ports: (20_000, 29_999),
+            probe_port: 0,
             schema: Cluster::SCHEMA,
             program_version: "0.1.0".to_owned(),
         },
@@ -47,6 +48,7 @@ pub(crate) fn node(name: &str, number: u8, cpus: u64, memory_bytes: u64) -> Node
         },
         manager: None,
         port_problems: Vec::new(),
+        problems: Vec::new(),
     }
 }
 

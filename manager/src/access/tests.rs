@@ -66,6 +66,7 @@ fn node(id: u128, role: Role) -> Node {
             engine_version: String::new(),
             engine_labels: Default::default(),
             task_ports: (20000, 29999),
+            probe_port: 0,
             schema: 1,
             program_version: String::new(),
         },
@@ -76,6 +77,7 @@ fn node(id: u128, role: Role) -> Node {
         },
         manager: None,
         port_problems: Vec::new(),
+        problems: Vec::new(),
     }
 }
 
@@ -135,7 +137,7 @@ fn the_local_service_is_nobodys_over_the_network() {
         .into_iter()
         .filter(|path| path.starts_with("/swarmlet.v1.Local/"))
         .collect();
-    assert_eq!(local.len(), 4, "{local:?}");
+    assert_eq!(local.len(), 5, "{local:?}");
     for path in local {
         assert_eq!(callers(&path), None);
         assert_eq!(
@@ -171,7 +173,7 @@ fn every_rpc_by_every_identity() {
             .map(|peer| decide(&path, peer.as_ref(), true).is_ok())
             .collect();
         let expected = match path.as_str() {
-            "/swarmlet.v1.Ca/Join" => [true; 8],
+            "/swarmlet.v1.Ca/Check" | "/swarmlet.v1.Ca/Join" => [true; 8],
             "/swarmlet.v1.Ca/Renew" | "/swarmlet.v1.Dispatcher/Session" => {
                 [false, false, true, true, true, false, false, true]
             }

@@ -5,6 +5,7 @@
 
 mod authority;
 mod limit;
+mod outside;
 pub(crate) mod secret;
 mod service;
 #[cfg(test)]

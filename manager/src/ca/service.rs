@@ -16,7 +16,7 @@ use swarmlet_proto::v1;
 use swarmlet_proto::v1::ca_server::Ca;
 
 use super::limit::FailureLimit;
-use super::{Subject, secret, sign};
+use super::{Subject, outside, secret, sign};
 use crate::propose::{self, Refused};
 use crate::raft::Raft;
 use crate::{clock, forward, managers, random, status};
@@ -153,6 +153,25 @@ impl Ca for CaService {
         }))
     }
 
+    async fn check(
+        &self,
+        request: Request<v1::CheckRequest>,
+    ) -> Result<Response<v1::CheckResponse>, Status> {
+        let source = forward::source(&request)
+            .ok_or_else(|| Status::internal("the caller's address is not known"))?;
+        let request = request.into_inner();
+        let state = self.current().await?;
+        // Whoever has no secret must not have us try ports.
+        let role = self.admit(cluster(&state)?, &request.secret, source)?;
+        let ports = outside::try_ports(source, &request.ports).await?;
+        Ok(Response::new(v1::CheckResponse {
+            now_ms: clock::now().0,
+            role: role.to_string(),
+            source: source.to_string(),
+            ports,
+        }))
+    }
+
     async fn renew(
         &self,
         request: Request<v1::RenewRequest>,
@@ -250,5 +269,6 @@ fn new_node(id: NodeId, spec: NodeSpec, description: NodeDescription) -> Node {
         },
         manager: None,
         port_problems: Vec::new(),
+        problems: Vec::new(),
     }
 }

@@ -32,6 +32,7 @@ fn node(id: u128, hostname: &str, state: NodeState, raft_id: Option<u64>) -> Nod
             engine_version: String::new(),
             engine_labels: BTreeMap::new(),
             task_ports: (20000, 29999),
+            probe_port: 0,
             schema: 1,
             program_version: String::new(),
         },
@@ -45,6 +46,7 @@ fn node(id: u128, hostname: &str, state: NodeState, raft_id: Option<u64>) -> Nod
             address: ([127, 0, 0, 1], 2377).into(),
         }),
         port_problems: Vec::new(),
+        problems: Vec::new(),
     }
 }
 

@@ -17,9 +17,10 @@ use swarmlet_core::model::NodeId;
 use swarmlet_proto::v1;
 use swarmlet_proto::v1::peer_client::PeerClient;
 
+use crate::clock;
 use crate::dialer::Dialer;
 use crate::leader::intake::Intake;
-use crate::news::{self, Batch, NodeNews, TableNews};
+use crate::news::{self, Batch, NodeNews, Seen, TableNews};
 use crate::raft::{Leadership, Raft};
 use crate::status;
 
@@ -52,22 +53,32 @@ struct Shared {
 #[derive(Default)]
 struct Inner {
     waiting: Batch,
-    /// The last table report of each live session.
-    tables: BTreeMap<NodeId, Option<TableNews>>,
+    /// What each live session said last of that which only the leader's memory knows.
+    kept: BTreeMap<NodeId, Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    table: Option<TableNews>,
+    observation: Option<Seen>,
 }
 
 impl Collector {
     /// Notes that a session has begun.
     pub(crate) fn opened(&self, node: &NodeId) {
-        self.lock().tables.insert(node.clone(), None);
+        self.lock().kept.insert(node.clone(), Kept::default());
     }
 
     /// Takes what a node reports; an empty report is a heartbeat.
     pub(crate) fn report(&self, node: &NodeId, news: NodeNews) {
         {
             let mut inner = self.lock();
+            let kept = inner.kept.entry(node.clone()).or_default();
             if let Some(table) = &news.table {
-                inner.tables.insert(node.clone(), Some(table.clone()));
+                kept.table = Some(table.clone());
+            }
+            if let Some(observation) = &news.observation {
+                kept.observation = Some(observation.clone());
             }
             inner.waiting.entry(node.clone()).or_default().merge(news);
         }
@@ -78,7 +89,7 @@ impl Collector {
     pub(crate) fn closed(&self, node: &NodeId) {
         let mut inner = self.lock();
         inner.waiting.remove(node);
-        inner.tables.remove(node);
+        inner.kept.remove(node);
     }
 
     /// Takes what waits, up to the bound of one delivery.
@@ -103,7 +114,7 @@ impl Collector {
         {
             let mut inner = self.lock();
             for (node, mut earlier) in batch {
-                if !inner.tables.contains_key(&node) {
+                if !inner.kept.contains_key(&node) {
                     continue;
                 }
                 if let Some(later) = inner.waiting.remove(&node) {
@@ -120,10 +131,13 @@ impl Collector {
         {
             let mut guard = self.lock();
             let inner = &mut *guard;
-            for (node, table) in &inner.tables {
+            for (node, kept) in &inner.kept {
                 let news = inner.waiting.entry(node.clone()).or_default();
                 if news.table.is_none() {
-                    news.table.clone_from(table);
+                    news.table.clone_from(&kept.table);
+                }
+                if news.observation.is_none() {
+                    news.observation.clone_from(&kept.observation);
                 }
             }
         }
@@ -194,7 +208,10 @@ async fn deliver(
             return Err(status::not_leader());
         };
         let mut peer = PeerClient::new(dialer.channel(leader.address));
-        let v1::ReportResponse {} = peer.report(news::encode(&batch)).await?.into_inner();
+        let v1::ReportResponse {} = peer
+            .report(news::encode(&batch, clock::now()))
+            .await?
+            .into_inner();
         Ok(())
     };
     let failure = match timeout(DEADLINE, sent).await {

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
+use swarmlet_core::diagnosis::{self, Observation};
 use swarmlet_core::model::{NodeId, NodeState, Version};
 use swarmlet_core::state::State;
 use swarmlet_proto::v1;
@@ -24,8 +25,9 @@ use super::Place;
 use super::assignments::Sent;
 use super::collector::Collector;
 use super::feed::TableFeed;
+use crate::clock;
 use crate::dialer::Dialer;
-use crate::news::{self, NodeNews, TableNews};
+use crate::news::{self, NodeNews, Seen, TableNews};
 use crate::raft::Raft;
 use crate::status;
 
@@ -56,6 +58,13 @@ const MIN_HEARTBEAT: Duration = Duration::from_millis(100);
 
 /// Published ports that a node may complain about; more there cannot be.
 const MAX_PORT_PROBLEMS: usize = 65536;
+
+/// Failing ports and the like that count of one node: it has two with each other node, and
+/// the first few of them say all.
+const MAX_OBSERVED: usize = 100;
+
+/// Problems that a node is told of. People read them.
+const MAX_PROBLEMS: usize = 100;
 
 /// What a session works with.
 pub(crate) struct Session {
@@ -183,7 +192,16 @@ impl Session {
         while let Some(message) = inbound.message().await? {
             let mut news = NodeNews::default();
             match message.kind {
-                Some(From::Heartbeat(v1::Heartbeat {})) => {}
+                Some(From::Heartbeat(beat)) => {
+                    news.clock_ahead_ms = news::ahead_ms(beat.sent_at_ms, clock::now());
+                }
+                Some(From::Observation(observation)) => {
+                    let mut seen = Observation::try_from(observation)?;
+                    seen.failing.truncate(MAX_OBSERVED);
+                    seen.disks.truncate(MAX_OBSERVED);
+                    seen.descriptors.truncate(MAX_OBSERVED);
+                    news.observation = Some(Seen::now(seen));
+                }
                 Some(From::Statuses(batch)) => {
                     let state = self.raft.state();
                     news.statuses = news::statuses(batch)?;
@@ -231,6 +249,9 @@ impl Session {
         self.send(To::Table((*table).clone())).await?;
         let mut managers = managers(&state);
         self.send(To::Managers(managers.clone())).await?;
+        let mut others = Others::of(&state, &self.node);
+        self.send(To::Peers(others.peers.clone())).await?;
+        self.send(To::Problems(others.problems.clone())).await?;
         let mut not_before = Instant::now();
         loop {
             tokio::select! {
@@ -260,6 +281,14 @@ impl Session {
                 managers = now;
                 self.send(To::Managers(managers.clone())).await?;
             }
+            let now = Others::of(&state, &self.node);
+            if now.peers != others.peers {
+                self.send(To::Peers(now.peers.clone())).await?;
+            }
+            if now.problems != others.problems {
+                self.send(To::Problems(now.problems.clone())).await?;
+            }
+            others = now;
         }
     }
 
@@ -282,6 +311,27 @@ impl Session {
             .send(Ok(message))
             .await
             .map_err(|_| Status::cancelled("the agent went away"))
+    }
+}
+
+/// What a node is told of the others.
+struct Others {
+    peers: v1::PeerList,
+    problems: v1::ProblemList,
+}
+
+impl Others {
+    fn of(state: &State, node: &NodeId) -> Self {
+        let peers = diagnosis::peers(state, node);
+        let problems = diagnosis::all(state);
+        Self {
+            peers: v1::PeerList {
+                peers: peers.iter().map(Into::into).collect(),
+            },
+            problems: v1::ProblemList {
+                problems: problems.iter().take(MAX_PROBLEMS).map(Into::into).collect(),
+            },
+        }
     }
 }
 

@@ -3,21 +3,26 @@
 //! None of it is in the log; it changes too often, and a new leader may do without: clocks
 //! start anew, acknowledgements are sent again, and silence counts as none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use swarmlet_core::diagnosis::Heard;
 use swarmlet_core::drain::{Acks, NodeAck};
 use swarmlet_core::model::{NodeId, Version};
 use swarmlet_core::{liveness, state::State};
 
-use crate::news::{NodeNews, TableNews};
+use crate::news::{NodeNews, Seen, TableNews};
 
 /// A heartbeat after a longer pause than this may change a decision, and wakes the loop at
 /// once; of the others it hears at its next round. Heartbeats come about every second.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// Heartbeats by which a clock is judged. They come every second, and a clock that was set
+/// is told within 5 s.
+const CLOCK_HEARTBEATS: usize = 3;
 
 /// The leader's memory; shared by the loop, which reads, and the intake, which writes.
 #[derive(Debug, Default)]
@@ -32,6 +37,26 @@ struct Inner {
     since: Option<Instant>,
     heartbeats: BTreeMap<NodeId, Instant>,
     tables: BTreeMap<NodeId, TableNews>,
+    observations: BTreeMap<NodeId, Seen>,
+    clocks: BTreeMap<NodeId, Clock>,
+}
+
+/// By how much a node's clock was ahead, at its last few heartbeats. A message's way makes a
+/// clock look behind, never ahead, so the largest of them is nearest to the truth.
+#[derive(Debug, Default)]
+struct Clock(VecDeque<i64>);
+
+impl Clock {
+    fn note(&mut self, ahead_ms: i64) {
+        self.0.push_back(ahead_ms);
+        if self.0.len() > CLOCK_HEARTBEATS {
+            self.0.pop_front();
+        }
+    }
+
+    fn ahead_ms(&self) -> Option<i64> {
+        self.0.iter().max().copied()
+    }
 }
 
 impl Memory {
@@ -39,7 +64,11 @@ impl Memory {
     /// count, because none could arrive while nobody led; what balancers have acknowledged
     /// stays true.
     pub(crate) fn begin(&self, now: Instant) {
-        self.lock().since = Some(now);
+        let mut inner = self.lock();
+        inner.since = Some(now);
+        // What was seen in an earlier leadership may be long over; sessions tell it again.
+        inner.observations.clear();
+        inner.clocks.clear();
     }
 
     /// Takes in what nodes reported.
@@ -54,6 +83,13 @@ impl Memory {
             for (node, news) in batch {
                 let before = inner.heartbeats.insert(node.clone(), now);
                 wake |= before.is_none_or(|last| now.saturating_duration_since(last) > PAUSE);
+                if let Some(seen) = &news.observation {
+                    inner.observations.insert(node.clone(), seen.clone());
+                    wake = true;
+                }
+                if let Some(ahead) = news.clock_ahead_ms {
+                    inner.clocks.entry(node.clone()).or_default().note(ahead);
+                }
                 if let Some(table) = &news.table {
                     let before = inner.tables.insert(node.clone(), table.clone());
                     wake |= before.as_ref() != Some(table);
@@ -86,6 +122,31 @@ impl Memory {
             .map(|(node, last)| (node.clone(), now.saturating_duration_since(*last)))
             .collect();
         liveness::ages(state, &heard, now.saturating_duration_since(since))
+    }
+
+    /// What nodes see, as [`swarmlet_core::diagnosis::judge`] wants it; `ages` are those of [`Self::ages`].
+    pub(crate) fn heard(
+        &self,
+        state: &State,
+        ages: BTreeMap<NodeId, Duration>,
+        now: Instant,
+    ) -> Heard {
+        let mut inner = self.lock();
+        inner
+            .observations
+            .retain(|node, _| state.node(node).is_some());
+        inner.clocks.retain(|node, _| state.node(node).is_some());
+        let observations = inner.observations.iter();
+        let clocks = inner.clocks.iter();
+        Heard {
+            observations: observations
+                .map(|(node, seen)| (node.clone(), seen.by(now)))
+                .collect(),
+            clocks: clocks
+                .filter_map(|(node, clock)| Some((node.clone(), clock.ahead_ms()?)))
+                .collect(),
+            ages,
+        }
     }
 
     /// How far the balancers have come.

@@ -22,9 +22,11 @@ use tokio_util::sync::CancellationToken;
 
 use swarmlet_core::apply::Rejection;
 use swarmlet_core::command::Command;
-use swarmlet_core::model::{TaskState, Timestamp};
+use swarmlet_core::model::{Node, Problem, TaskState, Timestamp};
 use swarmlet_core::state::State;
-use swarmlet_core::{drain, liveness, next_deadline, orchestrator, rebalance, scheduler, schema};
+use swarmlet_core::{
+    diagnosis, drain, liveness, next_deadline, orchestrator, rebalance, scheduler, schema,
+};
 
 use crate::raft::{ProposeError, Raft};
 use crate::{clock, random};
@@ -122,6 +124,8 @@ fn decide(state: &State, memory: &Memory, now: Timestamp) -> Vec<Command> {
     let seed = random::seed().unwrap_or(now.0);
     let ages = memory.ages(state, Instant::now());
     let mut commands = liveness::judge(state, &ages, now);
+    let heard = memory.heard(state, ages, Instant::now());
+    commands.extend(diagnosis::judge(state, &heard, now));
     commands.extend(orchestrator::reconcile(state, now, seed));
     commands.extend(scheduler::schedule(state, now, seed));
     commands.extend(rebalance::advance(state));
@@ -205,6 +209,11 @@ fn log(state: &State, command: &Command, refused: Option<&Rejection>) {
             let name = state.service(id).map(|service| &service.spec.name);
             tracing::info!(service = %id, name, reason = message, "service rolls back");
         }
+        Command::ReportProblems { id, problems } => {
+            if let Some(node) = state.node(id) {
+                log_problems(node, problems);
+            }
+        }
         Command::ReportNode {
             id,
             state: now,
@@ -213,6 +222,17 @@ fn log(state: &State, command: &Command, refused: Option<&Rejection>) {
             tracing::info!(node = %id, state = %now, reason = message, "node changed");
         }
         _ => tracing::debug!(?command, "decided"),
+    }
+}
+
+/// What is new of a node's problems, and what is over.
+fn log_problems(node: &Node, now: &[Problem]) {
+    let at = diagnosis::place(node);
+    for Problem { kind, .. } in now.iter().filter(|p| !node.problems.contains(p)) {
+        tracing::warn!(node = %node.id, what = kind.what(&at), remedy = kind.remedy(&at), "problem");
+    }
+    for Problem { kind, .. } in node.problems.iter().filter(|p| !now.contains(p)) {
+        tracing::info!(node = %node.id, what = kind.what(&at), "problem solved");
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -40,6 +40,12 @@ pub(crate) struct Seen {
     /// What the user wants of its node.
     pub(crate) spec: v1::NodeSpec,
     pub(crate) sessions: usize,
+    /// By how many milliseconds its clock is ahead.
+    pub(crate) clock_ahead_ms: i64,
+    /// What it sees; told with each heartbeat.
+    pub(crate) observation: Option<v1::Observation>,
+    pub(crate) peers: Vec<v1::NodePeer>,
+    pub(crate) problems: Vec<v1::NodeProblem>,
     pub(crate) last_error: Option<Status>,
 }
 
@@ -156,7 +162,11 @@ async fn session(
     let (say, outbound) = mpsc::channel(64);
     let send = async |kind: Say| say.send(v1::AgentMessage { kind: Some(kind) }).await;
     let hello = Say::Hello(v1::Hello {
-        description: Some((&description(hostname)).into()),
+        description: Some(v1::NodeDescription {
+            // Other than a manager's node in these tests, it has an agent, which answers.
+            probe_port: 29_999,
+            ..(&description(hostname)).into()
+        }),
     });
     send(hello).await.unwrap();
     let mut client = DispatcherClient::new(channel(identity, address));
@@ -168,8 +178,19 @@ async fn session(
     loop {
         let message = tokio::select! {
             _ = heartbeat.tick() => {
-                if send(Say::Heartbeat(v1::Heartbeat {})).await.is_err() {
+                let (ahead, observation) = {
+                    let seen = seen.lock().unwrap();
+                    (seen.clock_ahead_ms, seen.observation.clone())
+                };
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+                let now = u64::try_from(now.as_millis()).unwrap();
+                let sent_at_ms = now.saturating_add_signed(ahead);
+                if send(Say::Heartbeat(v1::Heartbeat { sent_at_ms })).await.is_err() {
                     return Ok(());
+                }
+                if let Some(observation) = observation {
+                    // Where the session has ended the next heartbeat finds out.
+                    let _ = send(Say::Observation(observation)).await;
                 }
                 continue;
             }
@@ -211,6 +232,14 @@ impl Seen {
                     version,
                     ..v1::TableReport::default()
                 }))
+            }
+            Hear::Peers(list) => {
+                self.peers = list.peers;
+                None
+            }
+            Hear::Problems(list) => {
+                self.problems = list.problems;
+                None
             }
             Hear::Managers(list) => {
                 self.managers = list.managers.into_iter().map(|m| m.address).collect();

@@ -321,6 +321,7 @@ pub(crate) fn description(hostname: &str) -> NodeDescription {
         engine_version: "27.0".to_owned(),
         engine_labels: Default::default(),
         task_ports: (20000, 29999),
+        probe_port: 0,
         schema: Cluster::SCHEMA,
         program_version: "test".to_owned(),
     }

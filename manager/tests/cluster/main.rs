@@ -9,4 +9,5 @@ mod agent;
 mod failover;
 mod harness;
 mod joining;
+mod problems;
 mod services;

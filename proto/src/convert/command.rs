@@ -86,6 +86,10 @@ impl From<&Command> for v1::Command {
                 id: id.to_string(),
                 problems: messages(problems),
             }),
+            Command::ReportProblems { id, problems } => Kind::ReportProblems(v1::ReportProblems {
+                id: id.to_string(),
+                problems: messages(problems),
+            }),
             Command::SetManager { id, manager } => Kind::SetManager(v1::SetManager {
                 id: id.to_string(),
                 manager: manager.as_ref().map(Into::into),
@@ -216,6 +220,10 @@ impl TryFrom<Kind> for Command {
                 message: m.message,
             },
             Kind::ReportPorts(m) => Self::ReportPorts {
+                id: node(&m.id)?,
+                problems: list("problems", m.problems)?,
+            },
+            Kind::ReportProblems(m) => Self::ReportProblems {
                 id: node(&m.id)?,
                 problems: list("problems", m.problems)?,
             },

@@ -33,6 +33,7 @@ impl From<&Node> for v1::Node {
             status: Some((&node.status).into()),
             manager: node.manager.as_ref().map(Into::into),
             port_problems: messages(&node.port_problems),
+            problems: messages(&node.problems),
         }
     }
 }
@@ -50,6 +51,7 @@ impl TryFrom<v1::Node> for Node {
             status: required("status", message.status)?,
             manager: optional("manager", message.manager)?,
             port_problems: list("port_problems", message.port_problems)?,
+            problems: list("problems", message.problems)?,
         })
     }
 }
@@ -91,6 +93,7 @@ impl From<&NodeDescription> for v1::NodeDescription {
             schema: description.schema,
             program_version: description.program_version.clone(),
             generic_names: placement::named(&description.generic_names),
+            probe_port: description.probe_port.into(),
         }
     }
 }
@@ -114,6 +117,7 @@ impl TryFrom<v1::NodeDescription> for NodeDescription {
             schema: message.schema,
             program_version: message.program_version,
             generic_names: placement::names("generic_names", message.generic_names)?,
+            probe_port: port("probe_port", message.probe_port)?,
         })
     }
 }

@@ -58,6 +58,9 @@ fn node_commands() -> Vec<BoxedStrategy<Command>> {
         (node_id(), vec(port_problem(), 0..3))
             .prop_map(|(id, problems)| Command::ReportPorts { id, problems })
             .boxed(),
+        (node_id(), vec(problem(), 0..3))
+            .prop_map(|(id, problems)| Command::ReportProblems { id, problems })
+            .boxed(),
         (node_id(), option::of(manager()))
             .prop_map(|(id, manager)| Command::SetManager { id, manager })
             .boxed(),

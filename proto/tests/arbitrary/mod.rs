@@ -9,6 +9,7 @@ use std::time::Duration;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::{Strategy, *};
+use swarmlet_core::diagnosis::{DescriptorUse, DiskSpace, Failing, Observation, Peer, ProbedPort};
 use swarmlet_core::endpoints::{Endpoint, EndpointState, Listener, Table};
 use swarmlet_core::model::{Strategy as Order, *};
 use swarmlet_core::state::State;
@@ -535,7 +536,7 @@ fn description() -> impl Strategy<Value = NodeDescription> {
         labels(),
         any::<(u16, u16)>(),
         any::<u32>(),
-        text(),
+        (text(), any::<u16>()),
     )
         .prop_map(
             |(
@@ -548,7 +549,7 @@ fn description() -> impl Strategy<Value = NodeDescription> {
                 engine_labels,
                 task_ports,
                 schema,
-                program_version,
+                (program_version, probe_port),
             )| NodeDescription {
                 hostname,
                 address,
@@ -559,6 +560,7 @@ fn description() -> impl Strategy<Value = NodeDescription> {
                 engine_version,
                 engine_labels,
                 task_ports,
+                probe_port,
                 schema,
                 program_version,
             },
@@ -582,6 +584,90 @@ fn port_problem() -> impl Strategy<Value = PortProblem> {
     })
 }
 
+fn place() -> impl Strategy<Value = Place> {
+    (node_id(), text(), any::<IpAddr>()).prop_map(|(node, hostname, address)| Place {
+        node,
+        hostname,
+        address,
+    })
+}
+
+fn problem() -> impl Strategy<Value = Problem> {
+    let found = one_of(&[Closed::Dropped, Closed::Refused, Closed::Unreachable]);
+    let user = one_of(&[DiskUser::State, DiskUser::Engine]);
+    let kind = prop_oneof![
+        (place(), vec(any::<(u16, u16)>(), 0..3), found)
+            .prop_map(|(to, ports, found)| ProblemKind::Closed { to, ports, found }),
+        (vec(place(), 0..3), any::<u16>())
+            .prop_map(|(managers, port)| ProblemKind::CutOff { managers, port }),
+        any::<i64>().prop_map(|ahead_ms| ProblemKind::Clock { ahead_ms }),
+        (user, text(), any::<u64>(), any::<u64>()).prop_map(
+            |(user, path, free_bytes, total_bytes)| ProblemKind::Disk {
+                user,
+                path,
+                free_bytes,
+                total_bytes,
+            }
+        ),
+        text().prop_map(|reason| ProblemKind::Engine { reason }),
+        (text(), any::<u64>(), any::<u64>()).prop_map(|(process, open, limit)| {
+            ProblemKind::Descriptors {
+                process,
+                open,
+                limit,
+            }
+        }),
+    ];
+    (timestamp(), kind).prop_map(|(since, kind)| Problem { since, kind })
+}
+
+pub(crate) fn peer() -> impl Strategy<Value = Peer> {
+    (place(), any::<u16>(), option::of(socket())).prop_map(|(place, probe_port, manager)| Peer {
+        place,
+        probe_port,
+        manager,
+    })
+}
+
+pub(crate) fn observation() -> impl Strategy<Value = Observation> {
+    let port = one_of(&[ProbedPort::Tasks, ProbedPort::Cluster]);
+    let found = one_of(&[Closed::Dropped, Closed::Refused, Closed::Unreachable]);
+    let user = one_of(&[DiskUser::State, DiskUser::Engine]);
+    let failing =
+        (node_id(), port, found, any::<u64>()).prop_map(|(node, port, found, ms)| Failing {
+            node,
+            port,
+            found,
+            lasting: Duration::from_millis(ms),
+        });
+    let disk = (user, text(), any::<u64>(), any::<u64>()).prop_map(
+        |(user, path, free_bytes, total_bytes)| DiskSpace {
+            user,
+            path,
+            free_bytes,
+            total_bytes,
+        },
+    );
+    let used =
+        (text(), any::<u64>(), any::<u64>()).prop_map(|(process, open, limit)| DescriptorUse {
+            process,
+            open,
+            limit,
+        });
+    (
+        vec(failing, 0..3),
+        vec(disk, 0..3),
+        vec(used, 0..3),
+        option::of(text()),
+    )
+        .prop_map(|(failing, disks, descriptors, engine)| Observation {
+            failing,
+            disks,
+            descriptors,
+            engine,
+        })
+}
+
 fn node() -> impl Strategy<Value = Node> {
     let status =
         (node_state(), text(), timestamp()).prop_map(|(state, message, since)| NodeStatus {
@@ -598,9 +684,10 @@ fn node() -> impl Strategy<Value = Node> {
         status,
         option::of(manager()),
         vec(port_problem(), 0..3),
+        vec(problem(), 0..3),
     )
         .prop_map(
-            |(id, version, created_at, spec, description, status, manager, port_problems)| Node {
+            |(
                 id,
                 version,
                 created_at,
@@ -609,6 +696,17 @@ fn node() -> impl Strategy<Value = Node> {
                 status,
                 manager,
                 port_problems,
+                problems,
+            )| Node {
+                id,
+                version,
+                created_at,
+                spec,
+                description,
+                status,
+                manager,
+                port_problems,
+                problems,
             },
         )
 }

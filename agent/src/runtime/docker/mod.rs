@@ -10,6 +10,7 @@ mod observe;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bollard::Docker;
@@ -35,6 +36,9 @@ const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// How long a call may take. Engines under load answer a create after seconds; one that takes
 /// longer than this hangs.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long the engine may take to say that it is there, which costs it nothing.
+const PING_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What a stop may take beyond the grace period: the kill, and the clean-up after it.
 const STOP_SLACK: Duration = Duration::from_secs(30);
@@ -290,6 +294,7 @@ impl DockerRuntime {
                 ..Resources::default()
             },
             arch: go_arch(&info.architecture.unwrap_or_default()).to_owned(),
+            storage: info.docker_root_dir.map(PathBuf::from),
         })
     }
 }
@@ -301,6 +306,15 @@ impl Runtime for DockerRuntime {
 
     fn describe(&self) -> BoxFuture<'_, Result<Engine, RuntimeError>> {
         self.describe_engine().boxed()
+    }
+
+    fn alive(&self) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        async move {
+            let client = self.client(PING_DEADLINE)?;
+            self.call(PING_DEADLINE, client.ping()).await?.value()?;
+            Ok(())
+        }
+        .boxed()
     }
 
     fn prepare<'a>(

@@ -193,6 +193,7 @@ impl Runtime for ProcessRuntime {
             labels: BTreeMap::new(),
             resources,
             arch,
+            storage: None,
         };
         async move { Ok(engine) }.boxed()
     }

@@ -95,6 +95,7 @@ fn node(number: u64) -> Node {
             engine_version: String::new(),
             engine_labels: BTreeMap::new(),
             task_ports: (20_000, 29_999),
+            probe_port: 0,
             schema: Cluster::SCHEMA,
             program_version: "0".into(),
         },
@@ -105,5 +106,6 @@ fn node(number: u64) -> Node {
         },
         manager: None,
         port_problems: Vec::new(),
+        problems: Vec::new(),
     }
 }

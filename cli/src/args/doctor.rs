@@ -1,0 +1,27 @@
+//! `doctor`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Format;
+use super::daemon::DaemonFlags;
+
+/// `swarmlet doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print as table or json
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+    /// Manager that this host is to join: whether it can be reached (HOST[:PORT])
+    #[arg(long, value_name = "HOST")]
+    pub(crate) join: Vec<String>,
+    /// Token to join with: also the clocks, and this host's ports as the manager sees them
+    #[arg(long, requires = "join")]
+    pub(crate) token: Option<String>,
+    /// File that holds the token: other users of this machine can read a command line
+    #[arg(long, value_name = "PATH", conflicts_with = "token", requires = "join")]
+    pub(crate) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonFlags,
+}
