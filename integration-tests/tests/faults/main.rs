@@ -11,6 +11,7 @@
 mod cluster;
 
 mod alone;
+mod closed_port;
 mod containers;
 mod daemon;
 mod engine;
