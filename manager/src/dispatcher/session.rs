@@ -281,6 +281,9 @@ impl Session {
                 managers = now;
                 self.send(To::Managers(managers.clone())).await?;
             }
+            if others.stamp == Others::stamp(&state) {
+                continue;
+            }
             let now = Others::of(&state, &self.node);
             if now.peers != others.peers {
                 self.send(To::Peers(now.peers.clone())).await?;
@@ -316,15 +319,24 @@ impl Session {
 
 /// What a node is told of the others.
 struct Others {
+    stamp: (usize, Version),
     peers: v1::PeerList,
     problems: v1::ProblemList,
 }
 
 impl Others {
+    /// Changes whenever a node does. Most changes of the state are of tasks, and each of a
+    /// thousand sessions would write its list of a thousand peers for nothing.
+    fn stamp(state: &State) -> (usize, Version) {
+        let versions = state.nodes().map(|node| node.version);
+        (state.nodes().count(), versions.max().unwrap_or_default())
+    }
+
     fn of(state: &State, node: &NodeId) -> Self {
         let peers = diagnosis::peers(state, node);
         let problems = diagnosis::all(state);
         Self {
+            stamp: Self::stamp(state),
             peers: v1::PeerList {
                 peers: peers.iter().map(Into::into).collect(),
             },
