@@ -325,6 +325,14 @@ fn cut_off(state: &State, heard: &Heard, node: &Node) -> Option<ProblemKind> {
     if state.nodes().count() > PROMPT_NODES || node.description.probe_port == 0 {
         return None;
     }
+    // One that has just joined answers attempts before its first heartbeat.
+    let was_cut_off = node
+        .problems
+        .iter()
+        .any(|problem| matches!(problem.kind, ProblemKind::CutOff { .. }));
+    if !was_cut_off && !heard.observations.contains_key(&node.id) {
+        return None;
+    }
     let mut asked = 0;
     for other in state.nodes().filter(|other| other.id != node.id) {
         let observation = heard.observations.get(&other.id);

@@ -127,6 +127,12 @@ fn a_silent_node_that_answers_the_others_is_cut_off_from_the_managers() {
     world.node_is(3, NodeState::Ready);
     assert!(problems(&mut world, &heard).is_empty());
 
+    // One that has joined a moment ago and was never heard.
+    world.node_is(3, NodeState::Unknown);
+    let mut joining = well();
+    joining.observations.remove(&node_id(3));
+    assert!(problems(&mut world, &joining).is_empty());
+
     // Who has just begun to lead has heard nobody, and does not know.
     world.node_is(3, NodeState::Unknown);
     let nothing = Heard::default();
