@@ -4,12 +4,13 @@ use std::error::Error;
 use std::path::Path;
 
 /// Every file; a new one must be named here.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "balancer",
     "ca",
     "control",
     "dispatcher",
     "local",
+    "logs",
     "model",
     "raft",
     "state",
@@ -35,8 +36,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         // Maps in order, so that equal objects are equal bytes on every replica.
         .btree_map(".")
-        // Log entries and snapshots pass through without being copied.
+        // Log entries, snapshots and what containers write pass through without being copied.
         .bytes(".swarmlet.v1.RaftMessage.body")
+        .bytes(".swarmlet.v1.LogLine.data")
         .skip_debug(SECRET.map(|name| format!(".swarmlet.v1.{name}")))
         // A log entry's bytes are mostly the root key, registry credentials and the like.
         .skip_debug([".swarmlet.v1.RaftMessage"])

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::description::{GenericResources, NodeFacts};
 use crate::diagnosis::{self, Told, Watched, Watcher};
 use crate::ports::Ports;
+use crate::publisher::Publisher;
 use crate::routing::{Router, SinkReport, TableSink};
 use crate::runtime::{Runtime, Scope};
 use crate::session::{Connection, Session};
@@ -186,7 +187,14 @@ impl Agent {
             sink,
             worker: handle.clone(),
         };
+        let stop = CancellationToken::new();
         let session = Session {
+            publisher: Publisher::new(
+                identities.clone(),
+                runtime.clone(),
+                config.scope(),
+                stop.clone(),
+            ),
             identities,
             facts: NodeFacts {
                 probe_port,
@@ -204,7 +212,6 @@ impl Agent {
             views: views.clone(),
             told: to_watcher,
         };
-        let stop = CancellationToken::new();
         let mut parts = JoinSet::new();
         parts.spawn(worker.run(stop.clone()));
         parts.spawn(router.run(table, to_session, stop.clone()));

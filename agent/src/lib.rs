@@ -6,8 +6,9 @@
 //! scheduling, and it does not know what the balancer is, only that it takes tables.
 //!
 //! Start reading at [`Agent`] (what hangs together how), then `worker` (the loop that brings
-//! tasks to where they should be), [`runtime`] (what runs them), `session` (the wire) and
-//! [`routing`] (tables on their way to the balancer).
+//! tasks to where they should be), [`runtime`] (what runs them), `session` (the wire),
+//! [`routing`] (tables on their way to the balancer) and `publisher` (logs on their way to a
+//! manager).
 
 mod agent;
 mod cause;
@@ -15,6 +16,7 @@ mod check;
 mod description;
 mod diagnosis;
 mod ports;
+mod publisher;
 pub mod registry;
 pub mod routing;
 pub mod runtime;

@@ -32,6 +32,7 @@ use tonic::Streaming;
 use crate::cause::chain;
 use crate::description::{NodeFacts, describe};
 use crate::diagnosis::{self, Told, Views};
+use crate::publisher::Publisher;
 use crate::routing::SinkReport;
 use crate::runtime::Runtime;
 use crate::store::Store;
@@ -110,6 +111,8 @@ pub(crate) struct Session {
     pub(crate) views: Views,
     /// What the managers tell of the others.
     pub(crate) told: watch::Sender<Told>,
+    /// Brings logs to managers that ask for them.
+    pub(crate) publisher: Publisher,
 }
 
 impl Session {
@@ -308,6 +311,7 @@ impl Session {
                 self.connected
                     .send_modify(|connection| connection.spec = Some(spec));
             }
+            Some(Kind::Logs(wanted)) => self.publisher.bring(wanted),
             Some(Kind::Welcome(_)) => {
                 return Err(SessionError::Message("a second welcome"));
             }

@@ -7,13 +7,14 @@
 //! | `/health?set=N&ms=M` | `ok`; for M milliseconds `/health` has status N, and no answer where N is 0 |
 //! | `/status?code=N` | as any, with status N |
 //! | `/slow?ms=N` | the same as any, after N milliseconds |
+//! | `/print?lines=N` | as any, after N lines on standard output and one on standard error |
 //! | `/exit?code=N` | none: the process exits with code N |
 //!
 //! On SIGTERM it takes no more connections, finishes the requests that it has, and exits.
 
 use std::convert::Infallible;
 use std::env;
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -40,6 +41,9 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(9);
 
 /// The longest answer of `/slow`: a mistyped number must not hold a connection for days.
 const MAX_DELAY: Duration = Duration::from_secs(600);
+
+/// The most lines of `/print`.
+const MAX_LINES: u64 = 1_000_000;
 
 /// Pause after an error of accept that will not pass by itself at once, such as too many
 /// open files.
@@ -72,6 +76,7 @@ pub async fn serve(port: Option<u16>) -> io::Result<()> {
         signal(SignalKind::interrupt())?,
     );
     let listener = listen(address, port)?;
+    writeln!(io::stdout(), "{} listens on port {port}", hostname())?;
     serve_on(listener, hostname(), async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -134,6 +139,15 @@ async fn answer(
             let delay = Duration::from_millis(number("ms").unwrap_or(1000));
             tokio::time::sleep(delay.min(MAX_DELAY)).await;
         }
+        "/print" => {
+            let lines = number("lines").unwrap_or(1).min(MAX_LINES);
+            // Whoever reads them may be slow.
+            let host = hostname.clone();
+            let printed = tokio::task::spawn_blocking(move || print(&host, lines)).await;
+            if !matches!(printed, Ok(Ok(()))) {
+                tracing::warn!("not all lines were printed");
+            }
+        }
         "/exit" => {
             let code = number("code").unwrap_or(0);
             std::process::exit(i32::try_from(code & 0xff).unwrap_or(1));
@@ -156,6 +170,16 @@ async fn answer(
         *response.status_mut() = status.unwrap_or(StatusCode::BAD_REQUEST);
     }
     Ok(response)
+}
+
+/// Writes lines to standard output, and then says so on standard error.
+fn print(hostname: &str, lines: u64) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    for line in 1..=lines {
+        writeln!(stdout, "{hostname} prints line {line} of {lines}")?;
+    }
+    stdout.flush()?;
+    writeln!(io::stderr(), "{hostname} has printed {lines} lines")
 }
 
 /// Answers as it was told to, so that a check can be watched as it turns.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use swarmlet_agent::runtime::log::{LogLine, LogQuery};
 use swarmlet_agent::runtime::process::ProcessRuntime;
 use swarmlet_agent::runtime::{
     Container, ContainerState, Health, Runtime, RuntimeError, RuntimeEvent, Scope,
@@ -78,6 +79,16 @@ impl Setup {
         begin.elapsed()
     }
 
+    /// What a task has written: `Stdout` or `Stderr` and the line.
+    async fn lines(&self, task: &Task, query: LogQuery) -> Vec<String> {
+        let lines = self.runtime.logs(&self.scope, &task.id, query);
+        let text = |line: Result<LogLine, RuntimeError>| {
+            let line = line.unwrap();
+            format!("{:?} {}", line.stream, String::from_utf8_lossy(&line.data))
+        };
+        lines.map(text).collect().await
+    }
+
     fn task_file(&self, task: &Task, name: &str) -> PathBuf {
         self.scope.dir.join(task.id.as_str()).join(name)
     }
@@ -126,11 +137,91 @@ async fn exit_codes_and_output_are_kept() {
         setup.start(&task).await;
         assert_eq!(setup.end(&task).await, code, "{script}");
     }
-    let read = |name| std::fs::read_to_string(setup.task_file(&shell(1, ""), name)).unwrap();
-    assert_eq!(
-        (read("stdout.log").as_str(), read("stderr.log").as_str()),
-        ("out\n", "err\n")
+    let mut lines = setup.lines(&shell(1, ""), LogQuery::default()).await;
+    lines.sort();
+    assert_eq!(lines, ["Stderr err\n", "Stdout out\n"]);
+}
+
+#[tokio::test]
+async fn a_log_is_followed_to_the_end_of_its_task() {
+    let setup = Setup::new();
+    let task = shell(
+        1,
+        "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done; printf end",
     );
+    setup.start(&task).await;
+    let follow = LogQuery {
+        follow: true,
+        ..LogQuery::default()
+    };
+    let followed = tokio::time::timeout(LIMIT, setup.lines(&task, follow.clone()));
+    let expected = [
+        "Stdout 1\n",
+        "Stdout 2\n",
+        "Stdout 3\n",
+        "Stdout 4\n",
+        "Stdout 5\n",
+        "Stdout end",
+    ];
+    assert_eq!(followed.await.unwrap(), expected);
+    // All of it is there afterwards, and the last lines can be asked for.
+    let last = LogQuery {
+        tail: Some(2),
+        ..follow
+    };
+    assert_eq!(setup.lines(&task, last).await, expected[4..]);
+}
+
+#[tokio::test]
+async fn a_log_is_bounded_by_time() {
+    let setup = Setup::new();
+    let task = shell(1, "echo a; sleep 0.05; echo b; sleep 0.05; echo c");
+    setup.start(&task).await;
+    setup.end(&task).await;
+    let lines = setup
+        .runtime
+        .logs(&setup.scope, &task.id, LogQuery::default());
+    let moments: Vec<u64> = lines.map(|line| line.unwrap().at_ns).collect().await;
+    let middle = LogQuery {
+        since_ns: moments[0] + 1,
+        until_ns: Some(moments[2] - 1),
+        ..LogQuery::default()
+    };
+    assert_eq!(setup.lines(&task, middle).await, ["Stdout b\n"]);
+}
+
+#[tokio::test]
+async fn the_log_of_a_task_that_is_gone_says_so() {
+    let setup = Setup::new();
+    let nobody = shell(9, "");
+    let mut lines = setup
+        .runtime
+        .logs(&setup.scope, &nobody.id, LogQuery::default());
+    let error = lines.next().await.unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "the container was removed");
+    assert!(lines.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_task_that_writes_without_end_takes_bounded_space_and_is_not_held_up() {
+    let setup = Setup::new();
+    // 60 MB, more than twice of what is kept.
+    let task = shell(
+        1,
+        "yes 0123456789012345678901234567890123456789012345678 | head -n 1200000",
+    );
+    setup.start(&task).await;
+    assert_eq!(setup.end(&task).await, 0);
+    let folder = std::fs::read_dir(setup.scope.dir.join(task.id.as_str())).unwrap();
+    let size: u64 = folder
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(size > 10 << 20 && size <= 21 << 20, "{size} bytes");
+    let last = LogQuery {
+        tail: Some(3),
+        ..LogQuery::default()
+    };
+    assert_eq!(setup.lines(&task, last).await.len(), 3);
 }
 
 #[tokio::test]
@@ -184,8 +275,12 @@ async fn what_a_task_left_behind_ends_with_it() {
     let task = shell(1, "sleep 600 & echo $!; exit 0");
     setup.start(&task).await;
     setup.end(&task).await;
-    let output = std::fs::read_to_string(setup.task_file(&task, "stdout.log")).unwrap();
-    let left: u32 = output.trim().parse().unwrap();
+    let lines = setup.lines(&task, LogQuery::default()).await;
+    let left: u32 = lines[0]
+        .trim_start_matches("Stdout ")
+        .trim()
+        .parse()
+        .unwrap();
     let deadline = Instant::now() + LIMIT;
     while lives(left) {
         assert!(Instant::now() < deadline, "process {left} lives on");

@@ -12,6 +12,7 @@ use swarmlet_proto::v1;
 use swarmlet_proto::v1::control_client::ControlClient;
 use swarmlet_proto::v1::local_balancer_client::LocalBalancerClient;
 use swarmlet_proto::v1::local_client::LocalClient;
+use swarmlet_proto::v1::logs_client::LogsClient;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
@@ -111,6 +112,11 @@ impl Client {
     /// What the cluster does.
     pub(crate) fn control(&self) -> ControlClient<Channel> {
         ControlClient::new(self.channel.clone())
+    }
+
+    /// What containers have written.
+    pub(crate) fn logs(&self) -> LogsClient<Channel> {
+        LogsClient::new(self.channel.clone())
     }
 
     /// All nodes, each with its `manager_status`.

@@ -90,6 +90,11 @@ fn run(cli: Cli) -> Result<ExitCode> {
                 commands::node::run(command, &Client::connect(&socket).await?).await
             });
         }
+        Command::Task(command) => {
+            return one_thread()?.block_on(async {
+                commands::logs::run(command, &Client::connect(&socket).await?).await
+            });
+        }
         Command::Service(command) => {
             return one_thread()?.block_on(async {
                 commands::service::run(command, &Client::connect(&socket).await?).await

@@ -9,11 +9,12 @@ mod tally;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use swarmlet_core::model::{Service, ServiceId, Task, UpdateState, UpdateStatus, Version};
+use swarmlet_core::model::{Service, ServiceId, Task, TaskId, UpdateState, UpdateStatus, Version};
 use swarmlet_proto::v1;
 use tokio::time::Instant;
 
 use crate::client::{Client, ClientError, read, status_error};
+use crate::commands::logs::show_last;
 use display::Display;
 use tally::Progress;
 
@@ -55,7 +56,16 @@ pub(crate) enum Outcome {
 }
 
 /// How an update ended that did not come to its end, in Docker's words.
-fn failed(status: &UpdateStatus, wait: Wait) -> Option<String> {
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("service {how}: {reason}")]
+struct UpdateFailed {
+    how: &'static str,
+    reason: String,
+    /// The task that failed last.
+    task: Option<TaskId>,
+}
+
+fn failed(status: &UpdateStatus, wait: Wait) -> Option<UpdateFailed> {
     let how = match (status.state, wait) {
         (_, Wait::Tasks) => return None,
         (UpdateState::Paused, _) => "update paused",
@@ -63,10 +73,15 @@ fn failed(status: &UpdateStatus, wait: Wait) -> Option<String> {
         (UpdateState::RollbackCompleted, Wait::Update) => "rolled back",
         _ => return None,
     };
-    Some(format!("service {how}: {}", status.message))
+    Some(UpdateFailed {
+        how,
+        reason: status.message.clone(),
+        task: status.failed_task.clone(),
+    })
 }
 
-/// Shows a service until it has converged or the user presses Ctrl-C.
+/// Shows a service until it has converged or the user presses Ctrl-C. Where an update fails, the
+/// last lines of the task that failed are shown as well.
 ///
 /// `version` is that of the change whose effect is waited for: what was read before it says
 /// nothing.
@@ -84,6 +99,11 @@ pub(crate) async fn follow(
     tokio::select! {
         result = watch(client, service, (version, wait), &mut display) => {
             display.end();
+            if let Err(error) = &result
+                && let Some(UpdateFailed { task: Some(task), .. }) = error.downcast_ref()
+            {
+                show_last(client, task).await;
+            }
             result
         }
         signal = tokio::signal::ctrl_c() => {
@@ -207,8 +227,8 @@ fn progress(message: v1::WatchServiceResponse, wait: Wait) -> Result<Progress> {
             service.spec.name
         );
     }
-    if let Some(reason) = service.update_status.as_ref().and_then(|s| failed(s, wait)) {
-        bail!(reason);
+    if let Some(failed) = service.update_status.as_ref().and_then(|s| failed(s, wait)) {
+        return Err(failed.into());
     }
     let tasks: Vec<Task> = message
         .tasks

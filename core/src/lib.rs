@@ -9,7 +9,9 @@
 //! verb does to the [`state`]), and then the deciders: [`orchestrator`] (which tasks there
 //! should be, and with its `updater` in which order they are replaced), [`scheduler`] (where they go), [`drain`] (when they may stop), [`rebalance`] (which of them move), [`liveness`]
 //! (which nodes are there) and [`endpoints`] (who answers on a published port).
-//! [`plan`](plan::plan) runs them all on a copy, for whoever wants to know before. [`next_deadline`] says when they are to be asked again although nothing has happened, and
+//! [`plan`](plan::plan) runs them all on a copy, for whoever wants to know before; [`reason`] says
+//! why a decision about a task was taken, and [`logs`] whose logs there are to read and in which
+//! order. [`next_deadline`] says when they are to be asked again although nothing has happened, and
 //! [`invariants`] what must hold after every step.
 
 pub mod apply;
@@ -22,10 +24,12 @@ pub mod endpoints;
 pub mod event;
 pub mod invariants;
 pub mod liveness;
+pub mod logs;
 pub mod model;
 pub mod orchestrator;
 pub mod plan;
 pub mod random;
+pub mod reason;
 pub mod rebalance;
 pub mod scheduler;
 pub mod schema;

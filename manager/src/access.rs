@@ -29,7 +29,7 @@ pub(crate) enum Callers {
 
 /// Every RPC that is served between nodes. `Local` is missing on purpose: it is served on the
 /// socket of its own machine only.
-const RULES: [(&str, Callers); 25] = [
+const RULES: [(&str, Callers); 28] = [
     ("/swarmlet.v1.Ca/Check", Callers::Anybody),
     ("/swarmlet.v1.Ca/Join", Callers::Anybody),
     ("/swarmlet.v1.Ca/Renew", Callers::Nodes),
@@ -47,6 +47,9 @@ const RULES: [(&str, Callers); 25] = [
     ("/swarmlet.v1.Control/UpdateService", Callers::Managers),
     ("/swarmlet.v1.Control/WatchService", Callers::Managers),
     ("/swarmlet.v1.Dispatcher/Session", Callers::Nodes),
+    ("/swarmlet.v1.Logs/AskAgents", Callers::Managers),
+    ("/swarmlet.v1.Logs/PublishLogs", Callers::Nodes),
+    ("/swarmlet.v1.Logs/ReadLogs", Callers::Managers),
     ("/swarmlet.v1.Peer/AddVoter", Callers::Managers),
     ("/swarmlet.v1.Peer/ReadVersion", Callers::Managers),
     ("/swarmlet.v1.Peer/RemoveVoter", Callers::Managers),

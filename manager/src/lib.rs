@@ -9,6 +9,7 @@
 //!   reports;
 //! - `ca`, which lets nodes in and signs their certificates;
 //! - `control`, what the command line asks;
+//! - `logs`, what containers have written, brought together from the agents;
 //! - `peer`, what managers tell each other;
 //! - `access`, who may call what, and `forward`, which sends calls on to the leader. Both lie
 //!   in front of all services.
@@ -28,6 +29,7 @@ mod dispatcher;
 mod error;
 mod forward;
 mod leader;
+mod logs;
 mod manager;
 mod managers;
 mod membership;

@@ -16,6 +16,7 @@ use swarmlet_proto::transport::IdentityStore;
 use swarmlet_proto::v1::ca_server::CaServer;
 use swarmlet_proto::v1::control_server::ControlServer;
 use swarmlet_proto::v1::dispatcher_server::DispatcherServer;
+use swarmlet_proto::v1::logs_server::LogsServer;
 use swarmlet_proto::v1::peer_server::PeerServer;
 
 use crate::access::{self, Gate};
@@ -30,6 +31,7 @@ use crate::forward::{self, Forwarder};
 use crate::leader;
 use crate::leader::intake::Intake;
 use crate::leader::memory::Memory;
+use crate::logs::{LogsService, MAX_MESSAGE_BYTES};
 use crate::peer::PeerService;
 use crate::raft::{Raft, RaftConfig};
 use crate::{revocation, roles};
@@ -97,6 +99,7 @@ pub(crate) struct Inner {
     collector: Collector,
     sessions: Sessions,
     intake: Intake,
+    logs: LogsService,
     /// Whether a request has waited for a leader in vain.
     leaderless: Arc<AtomicBool>,
     stop: CancellationToken,
@@ -122,14 +125,24 @@ impl Manager {
     /// Puts the parts together and starts those that work by themselves.
     pub(crate) fn start(identities: IdentityStore, raft: Raft) -> Self {
         let memory = Arc::new(Memory::default());
+        let dialer = Dialer::new(identities.clone());
+        let sessions = Sessions::default();
+        let stop = CancellationToken::new();
         let inner = Inner {
-            dialer: Dialer::new(identities.clone()),
+            logs: LogsService::new(
+                identities.identity().node.clone(),
+                raft.clone(),
+                dialer.clone(),
+                sessions.clone(),
+                stop.clone(),
+            ),
+            dialer,
             feed: TableFeed::new(),
             collector: Collector::default(),
-            sessions: Sessions::default(),
+            sessions,
             intake: Intake::new(raft.clone(), memory.clone()),
             leaderless: Arc::default(),
-            stop: CancellationToken::new(),
+            stop,
             tasks: Mutex::default(),
             identities,
             raft: raft.clone(),
@@ -173,6 +186,7 @@ impl Manager {
         let routes = Routes::new(inner.raft.service())
             .add_service(self.peer_server())
             .add_service(DispatcherServer::new(dispatcher))
+            .add_service(self.logs_server())
             .add_service(CaServer::new(CaService::new(inner.raft.clone())))
             .add_service(ControlServer::new(ControlService::new(inner.raft.clone())));
         // The layer that is added last sees a request first.
@@ -188,6 +202,7 @@ impl Manager {
     pub fn local_routes(&self) -> Routes {
         let control = ControlServer::new(ControlService::new(self.inner.raft.clone()));
         Routes::new(control)
+            .add_service(self.logs_server())
             .into_axum_router()
             .layer(from_fn_with_state(self.forwarder(), forward::forward))
             .into()
@@ -243,6 +258,11 @@ impl Manager {
             intake: self.inner.intake.clone(),
         };
         PeerServer::new(service).max_decoding_message_size(MAX_REPORT_BYTES)
+    }
+
+    /// The service that brings logs together; the same one on the port and on the socket.
+    fn logs_server(&self) -> LogsServer<LogsService> {
+        LogsServer::new(self.inner.logs.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     fn forwarder(&self) -> Forwarder {

@@ -9,6 +9,7 @@ mod command;
 mod container;
 mod endpoints;
 mod field;
+mod log;
 mod node;
 mod placement;
 mod ports;

@@ -8,6 +8,7 @@
 pub mod docker;
 mod exits;
 mod generic;
+pub mod log;
 mod placeholder;
 pub mod process;
 
@@ -23,6 +24,7 @@ use futures_util::stream::BoxStream;
 use swarmlet_core::model::{ClusterId, NodeId, Resources, RuntimeKind, Task, TaskId, TaskPort};
 
 use self::docker::DockerRuntime;
+use self::log::{LogLine, LogQuery};
 use self::process::ProcessRuntime;
 
 /// Runs containers, one for each task.
@@ -88,6 +90,15 @@ pub trait Runtime: Send + Sync {
         scope: &'a Scope,
         task: &'a TaskId,
     ) -> BoxFuture<'a, Result<(), RuntimeError>>;
+
+    /// What the task's container has written, in order. Nothing is read ahead of whoever takes
+    /// the lines. One that is followed ends with its container, any other with its last line.
+    fn logs(
+        &self,
+        scope: &Scope,
+        task: &TaskId,
+        query: LogQuery,
+    ) -> BoxStream<'static, Result<LogLine, RuntimeError>>;
 }
 
 /// Whose containers: several agents may share one engine.

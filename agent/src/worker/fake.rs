@@ -14,6 +14,7 @@ use swarmlet_core::model::{
 use tokio::sync::{Semaphore, broadcast};
 use tokio_stream::wrappers::BroadcastStream;
 
+use crate::runtime::log::{LogLine, LogQuery, LogStream};
 use crate::runtime::{
     Container, ContainerState, Engine, Health, Runtime, RuntimeError, RuntimeEvent, Scope,
 };
@@ -306,5 +307,30 @@ impl Runtime for FakeRuntime {
             Ok(())
         }
         .boxed()
+    }
+
+    /// One line a microsecond on standard output, from 1 on; ten of them, or without an end
+    /// where they are followed.
+    fn logs(
+        &self,
+        _scope: &Scope,
+        task: &TaskId,
+        query: LogQuery,
+    ) -> BoxStream<'static, Result<LogLine, RuntimeError>> {
+        if let Err(error) = self.step("logs", task) {
+            return stream::iter([Err(error)]).boxed();
+        }
+        let last = if query.follow { u64::MAX } else { 10 };
+        stream::iter(1..=last)
+            .filter(move |at| std::future::ready(query.wants(at * 1000)))
+            .map(|at| {
+                Ok(LogLine {
+                    at_ns: at * 1000,
+                    stream: LogStream::Stdout,
+                    data: format!("line {at}\n").into(),
+                    details: String::new(),
+                })
+            })
+            .boxed()
     }
 }

@@ -9,6 +9,7 @@ mod daemon;
 mod doctor;
 mod install;
 mod lb;
+mod logs;
 mod node;
 mod plan;
 mod service;
@@ -25,6 +26,7 @@ pub(crate) use daemon::{DaemonArgs, DaemonFlags, DemoArgs, RuntimeArg, ShimArgs,
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use install::{InstallArgs, UninstallArgs};
 pub(crate) use lb::{LbArgs, LbCommand, LbRestartArgs, LbStatusArgs};
+pub(crate) use logs::{LogFlags, ServiceLogsArgs, TaskCommand, TaskLogsArgs};
 pub(crate) use node::{
     NodeCommand, NodeInspectArgs, NodeLsArgs, NodePsArgs, NodeRmArgs, NodeRoleArgs, NodeUpdateArgs,
 };
@@ -90,6 +92,9 @@ pub(crate) enum Command {
     /// Manage services
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// Look at tasks
+    #[command(subcommand)]
+    Task(TaskCommand),
     /// Run three nodes on this machine and show what they do
     Demo(DemoArgs),
     /// Print the completion script for a shell

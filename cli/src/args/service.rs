@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use swarmlet_core::model::{Constraint, ModeKind, Mount, Platform, PortSpec, Preference};
 
-use super::{DryRunFlags, Filter, Format, ServiceFlags, ServiceRollbackArgs, ServiceUpdateArgs};
+use super::{
+    DryRunFlags, Filter, Format, ServiceFlags, ServiceLogsArgs, ServiceRollbackArgs,
+    ServiceUpdateArgs,
+};
 use crate::values::{generic_resource, key_value, mount, platform, port};
 
 /// Commands on services.
@@ -28,6 +31,8 @@ pub(crate) enum ServiceCommand {
     Update(Box<ServiceUpdateArgs>),
     /// Go back to the last version of a service whose deployment completed
     Rollback(ServiceRollbackArgs),
+    /// Show what the tasks of a service have written
+    Logs(ServiceLogsArgs),
     /// Remove services
     #[command(visible_alias = "remove")]
     Rm(ServiceRmArgs),

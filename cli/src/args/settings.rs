@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use swarmlet_core::model::Strategy;
 
 use super::{CheckFlags, DryRunFlags, RollbackFlags, UpdateFlags};
-use crate::values::{duration, memory, nano_cpus};
+use crate::values::{duration, key_value, memory, nano_cpus};
 
 /// Settings of a service. All of them are optional: a new service begins with the defaults, one
 /// that is updated with what it has.
@@ -98,6 +98,13 @@ pub(crate) struct ServiceFlags {
     /// Replaces the image's entrypoint; split at spaces as a shell does
     #[arg(long, value_name = "COMMAND")]
     pub(crate) entrypoint: Option<String>,
+    /// Driver that keeps what the tasks write; an empty one is the engine's own [default: the
+    /// engine's own; process runtime: json-file with max-size=10m and max-file=2]
+    #[arg(long, value_name = "DRIVER")]
+    pub(crate) log_driver: Option<String>,
+    /// Option of the log driver, such as max-size=10m
+    #[arg(long, value_name = "NAME=VALUE", value_parser = key_value)]
+    pub(crate) log_opt: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) check: CheckFlags,
     #[command(flatten)]

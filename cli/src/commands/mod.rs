@@ -3,6 +3,7 @@
 pub(crate) mod cluster;
 mod create;
 pub(crate) mod lb;
+pub(crate) mod logs;
 pub(crate) mod node;
 mod plan;
 mod rebalance;

@@ -9,7 +9,9 @@ use swarmlet_proto::v1::planned_change::Change;
 
 use super::node::warn_of_ports;
 use super::tasks::{Listing, filter_tasks};
-use super::{Failures, check_filters, create, label_matches, now, passes, plan, rebalance, update};
+use super::{
+    Failures, check_filters, create, label_matches, logs, now, passes, plan, rebalance, update,
+};
 use crate::args::{
     Format, ScaleArgs, ServiceCommand, ServiceInspectArgs, ServiceLsArgs, ServicePsArgs,
     ServiceRmArgs,
@@ -27,6 +29,7 @@ pub(crate) async fn run(command: ServiceCommand, client: &Client) -> Result<Exit
         ServiceCommand::Create(args) => return create::create(&args, client).await,
         ServiceCommand::Update(args) => return update::update(&args, client).await,
         ServiceCommand::Rollback(args) => return update::rollback(&args, client).await,
+        ServiceCommand::Logs(args) => return logs::service(args, client).await,
         ServiceCommand::Scale(args) => return scale(&args, client).await,
         ServiceCommand::Rebalance(args) => return rebalance::rebalance(&args, client).await,
         ServiceCommand::Ls(args) => ls(&args, client).await?,

@@ -38,6 +38,11 @@ pub(super) fn routes(daemon: Arc<Daemon>) -> Routes {
         .into_axum_router()
         .route(
             "/swarmlet.v1.Control/{method}",
+            any(gate::control).with_state(views.clone()),
+        )
+        // The rest of this service is between nodes.
+        .route(
+            "/swarmlet.v1.Logs/ReadLogs",
             any(gate::control).with_state(views),
         )
         .into()

@@ -94,7 +94,7 @@ fn status(state: UpdateState) -> UpdateStatus {
 
 #[test]
 fn ends_are_told_in_dockers_words() {
-    let told = |state, wait| failed(&status(state), wait);
+    let told = |state, wait| failed(&status(state), wait).map(|failed| failed.to_string());
     let said = |text: &str| Some(text.to_owned());
     assert_eq!(
         told(UpdateState::Paused, Wait::Update),

@@ -2,7 +2,8 @@
 
 use anyhow::{Result, bail};
 use swarmlet_core::model::{
-    ContainerSpec, HealthCheck, HealthTest, LbPolicy, RestartCondition, ServiceSpec, TaskSpec,
+    ContainerSpec, HealthCheck, HealthTest, LbPolicy, LogDriver, RestartCondition, ServiceSpec,
+    TaskSpec,
 };
 
 use super::check::set_check;
@@ -21,6 +22,7 @@ pub(super) fn set_fields(spec: &mut ServiceSpec, flags: &ServiceFlags) -> Result
     flags.update_config.apply(&mut spec.update);
     flags.rollback_config.apply(&mut spec.rollback);
     set_task(&mut spec.task, flags);
+    set_log_driver(&mut spec.task, flags)?;
     for container in &mut spec.task.containers {
         set_container(container, flags)?;
     }
@@ -48,6 +50,25 @@ fn set_task(task: &mut TaskSpec, flags: &ServiceFlags) {
     set(&mut restart.delay, flags.restart_delay);
     set(&mut restart.max_attempts, flags.restart_max_attempts);
     set(&mut restart.window, flags.restart_window);
+}
+
+/// Options replace those that were there, as with Docker. Docker ignores options without a
+/// driver; here that is a mistake, or a log without bounds would come as a surprise.
+fn set_log_driver(task: &mut TaskSpec, flags: &ServiceFlags) -> Result<()> {
+    let options = || flags.log_opt.iter().cloned().collect();
+    match (&flags.log_driver, &mut task.log_driver) {
+        (Some(name), driver) if name.is_empty() && flags.log_opt.is_empty() => *driver = None,
+        (Some(name), driver) if !name.is_empty() => {
+            *driver = Some(LogDriver {
+                name: name.clone(),
+                options: options(),
+            });
+        }
+        (None, _) if flags.log_opt.is_empty() => {}
+        (None, Some(driver)) => driver.options = options(),
+        (Some(_), _) | (None, None) => bail!("--log-opt needs --log-driver"),
+    }
+    Ok(())
 }
 
 fn set_container(container: &mut ContainerSpec, flags: &ServiceFlags) -> Result<()> {

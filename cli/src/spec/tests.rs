@@ -142,6 +142,30 @@ fn how_a_task_runs_and_ends() {
 }
 
 #[test]
+fn log_drivers_are_set_changed_and_taken_back() {
+    let spec = spec(&["--log-driver=local", "--log-opt=max-size=1m", "x"]).unwrap();
+    let driver = spec.task.log_driver.clone().unwrap();
+    assert_eq!(driver.name, "local");
+    assert_eq!(driver.options["max-size"], "1m");
+    let changed = |line: &[&str]| {
+        let mut spec = spec.clone();
+        set_fields(&mut spec, &parse(line).flags).unwrap();
+        spec.task.log_driver
+    };
+    assert_eq!(changed(&["x"]), Some(driver));
+    let options = changed(&["--log-opt=max-file=3", "x"]).unwrap().options;
+    assert_eq!(
+        options.into_iter().collect::<Vec<_>>(),
+        [("max-file".to_owned(), "3".to_owned())]
+    );
+    assert_eq!(
+        changed(&["--log-driver=none", "x"]).unwrap().options.len(),
+        0
+    );
+    assert_eq!(changed(&["--log-driver=", "x"]), None);
+}
+
+#[test]
 fn defaults_are_dockers() {
     let spec = spec(&["--name=ng", "whoami"]).unwrap();
     assert_eq!(spec.mode.replicas(), Some(1));
@@ -213,6 +237,10 @@ fn check_flags_agree() {
 #[test]
 fn mistakes_are_found_before_the_cluster_is_asked() {
     for (line, expected) in [
+        (
+            &["--log-opt=max-size=1m", "x"][..],
+            "--log-opt needs --log-driver",
+        ),
         (
             &["--name=a b", "x"][..],
             "invalid service name \"a b\": 1 to 63 letters, digits, '-' or '_', the first and last a letter or digit",

@@ -2,6 +2,7 @@
 
 mod amount;
 mod environment;
+mod moment;
 mod mount;
 mod placement;
 mod port;
@@ -9,6 +10,7 @@ mod span;
 
 pub(crate) use amount::{memory, nano_cpus};
 pub(crate) use environment::{env_file, env_variable, key_value};
+pub(crate) use moment::{Tail, moment, tail};
 pub(crate) use mount::mount;
 pub(crate) use placement::{generic_resource, platform};
 pub(crate) use port::port;

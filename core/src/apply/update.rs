@@ -195,6 +195,14 @@ fn begin(state: &mut State, change: Change, id: &ServiceId, reached: UpdateState
         .filter(|task| task.is_member() && service.is_outdated(task))
         .map(|task| task.slot)
         .collect();
+    // What made an update roll back is of interest until something else fails.
+    let failed_task = service
+        .update_status
+        .as_ref()
+        .filter(|status| {
+            reached == UpdateState::RollbackStarted && status.state == UpdateState::Updating
+        })
+        .and_then(|status| status.failed_task.clone());
     let status = UpdateStatus {
         state: reached,
         started_at: change.at,
@@ -202,7 +210,7 @@ fn begin(state: &mut State, change: Change, id: &ServiceId, reached: UpdateState
         message: message.to_owned(),
         slots: u32::try_from(outdated.len()).unwrap_or(u32::MAX),
         failures: 0,
-        failed_task: None,
+        failed_task,
     };
     if let Some(service) = state.service_mut(id) {
         service.update_status = Some(status);

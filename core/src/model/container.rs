@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::check::{Check, UnhealthyAction};
+use super::log::LogDriver;
 use super::placement::Placement;
 use super::time::nanoseconds;
 
@@ -24,6 +25,8 @@ pub struct TaskSpec {
     pub placement: Placement,
     /// A counter: another number makes new tasks of what is otherwise the same.
     pub force_update: u64,
+    /// Where what it writes is kept; the engine's own choice where `None`.
+    pub log_driver: Option<LogDriver>,
 }
 
 impl TaskSpec {

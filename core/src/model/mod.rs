@@ -8,6 +8,7 @@ mod check;
 mod cluster;
 mod container;
 mod id;
+mod log;
 mod mode;
 mod network;
 mod node;
@@ -27,6 +28,7 @@ pub use container::{
     Resources, RestartCondition, RestartPolicy, TaskSpec,
 };
 pub use id::{ClusterId, InvalidId, NodeId, ServiceId, TaskId};
+pub use log::LogDriver;
 pub use mode::{InvalidMode, ModeKind, ServiceMode};
 pub use network::{InvalidNetwork, Network};
 pub use node::{

@@ -114,6 +114,11 @@ impl TaskSpec {
         }
         generic(&reservations.generic)?;
         self.placement.validate()?;
+        if let Some(driver) = &self.log_driver
+            && (driver.name.is_empty() || driver.options.keys().any(String::is_empty))
+        {
+            return invalid("a log driver and each of its options need a name".to_owned());
+        }
         duration("restart delay", self.restart.delay)?;
         duration("restart window", self.restart.window)
     }

@@ -9,6 +9,7 @@ mod containers;
 mod joining;
 mod leader;
 mod leave;
+mod logs;
 mod managers;
 mod mistakes;
 mod options;

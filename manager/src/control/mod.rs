@@ -6,7 +6,7 @@
 
 mod nodes;
 mod plan;
-mod resolve;
+pub(crate) mod resolve;
 mod services;
 #[cfg(test)]
 mod tests;

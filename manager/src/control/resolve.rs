@@ -3,11 +3,11 @@
 
 use tonic::Status;
 
-use swarmlet_core::model::{Node, Service};
+use swarmlet_core::model::{Node, Service, Task};
 use swarmlet_core::state::State;
 
 /// Finds a service.
-pub(super) fn service<'a>(state: &'a State, text: &str) -> Result<&'a Service, Status> {
+pub(crate) fn service<'a>(state: &'a State, text: &str) -> Result<&'a Service, Status> {
     let found = pick(
         state.services().filter(|service| !service.removing),
         text,
@@ -33,6 +33,20 @@ pub(super) fn node<'a>(state: &'a State, text: &str) -> Result<&'a Node, Status>
         Found::One(node) => Ok(node),
         Found::None => Err(Status::not_found(format!("no such node: {text}"))),
         Found::Many(count) => Err(ambiguous("node", text, count)),
+    }
+}
+
+/// Finds a task, by its identifier, its container's name, or the start of its identifier.
+pub(crate) fn task<'a>(state: &'a State, text: &str) -> Result<&'a Task, Status> {
+    // Names are made for each task anew, so they are compared by hand.
+    if let Some(task) = state.tasks().find(|task| task.container_name() == text) {
+        return Ok(task);
+    }
+    let found = pick(state.tasks(), text, |task| task.id.as_str(), |_| "");
+    match found {
+        Found::One(task) => Ok(task),
+        Found::None => Err(Status::not_found(format!("no such task: {text}"))),
+        Found::Many(count) => Err(ambiguous("task", text, count)),
     }
 }
 

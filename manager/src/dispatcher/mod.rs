@@ -88,8 +88,18 @@ pub(crate) struct Sessions {
 #[derive(Default)]
 struct Table {
     last: u64,
-    live: BTreeMap<NodeId, (u64, CancellationToken)>,
+    live: BTreeMap<NodeId, Live>,
 }
+
+struct Live {
+    number: u64,
+    replaced: CancellationToken,
+    /// The way to the agent, once it was welcomed.
+    outbound: Option<Outbound>,
+}
+
+/// The way to an agent.
+type Outbound = mpsc::Sender<Result<v1::ManagerMessage, Status>>;
 
 /// A session's place among the live ones; dropping it frees the place.
 pub(crate) struct Place {
@@ -107,9 +117,13 @@ impl Sessions {
         let mut table = self.lock();
         table.last += 1;
         let number = table.last;
-        let entry = (number, replaced.clone());
-        if let Some((_, earlier)) = table.live.insert(node.clone(), entry) {
-            earlier.cancel();
+        let entry = Live {
+            number,
+            replaced: replaced.clone(),
+            outbound: None,
+        };
+        if let Some(earlier) = table.live.insert(node.clone(), entry) {
+            earlier.replaced.cancel();
         }
         collector.opened(node);
         Place {
@@ -121,19 +135,38 @@ impl Sessions {
         }
     }
 
+    /// Sends an agent a message beside its assignments; tells whether it is on its way. One
+    /// that takes no messages at the moment is as good as away.
+    pub(crate) fn tell(&self, node: &NodeId, message: v1::ManagerMessage) -> bool {
+        let outbound = {
+            let table = self.lock();
+            table.live.get(node).and_then(|live| live.outbound.clone())
+        };
+        outbound.is_some_and(|outbound| outbound.try_send(Ok(message)).is_ok())
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Notes that the agent was welcomed, and may be told things.
+    fn welcomed(&self, outbound: &Outbound) {
+        let mut table = self.sessions.lock();
+        if let Some(live) = table.live.get_mut(&self.node)
+            && live.number == self.number
+        {
+            live.outbound = Some(outbound.clone());
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut table = self.sessions.lock();
-        let own = table
-            .live
-            .get(&self.node)
-            .is_some_and(|(number, _)| *number == self.number);
-        if own {
+        let live = table.live.get(&self.node);
+        if live.is_some_and(|live| live.number == self.number) {
             table.live.remove(&self.node);
             self.collector.closed(&self.node);
         }

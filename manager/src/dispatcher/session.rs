@@ -90,7 +90,7 @@ impl Session {
             }
             () = stop.cancelled() => Err(Status::unavailable("this manager is stopping")),
             () = self.outbound.closed() => Ok(()),
-            end = self.talk(&mut inbound) => end,
+            end = self.talk(&mut inbound, place) => end,
         };
         let reason = end.as_ref().err().map(Status::message);
         tracing::info!(node = %self.node, reason, "session ended");
@@ -100,7 +100,11 @@ impl Session {
         }
     }
 
-    async fn talk(&self, inbound: &mut Streaming<v1::AgentMessage>) -> Result<(), Status> {
+    async fn talk(
+        &self,
+        inbound: &mut Streaming<v1::AgentMessage>,
+        place: &Place,
+    ) -> Result<(), Status> {
         let hello = timeout(HELLO_WAIT, inbound.message()).await;
         let Ok(Some(v1::AgentMessage {
             kind: Some(From::Hello(hello)),
@@ -124,7 +128,7 @@ impl Session {
             end = self.listen(inbound) => end,
             end = async {
                 self.ready().await;
-                self.tell().await
+                self.tell(place).await
             } => end,
             status = self.leaderless() => Err(status),
         }
@@ -234,7 +238,7 @@ impl Session {
         Ok(())
     }
 
-    async fn tell(&self) -> Result<(), Status> {
+    async fn tell(&self, place: &Place) -> Result<(), Status> {
         let mut states = self.raft.watch_state();
         let mut tables = self.feed.subscribe();
         let mut sent = Sent::default();
@@ -252,6 +256,7 @@ impl Session {
         let mut others = Others::of(&state, &self.node);
         self.send(To::Peers(others.peers.clone())).await?;
         self.send(To::Problems(others.problems.clone())).await?;
+        place.welcomed(&self.outbound);
         let mut not_before = Instant::now();
         loop {
             tokio::select! {

@@ -25,7 +25,7 @@ use swarmlet_core::command::Command;
 use swarmlet_core::model::{Node, Problem, TaskState, Timestamp};
 use swarmlet_core::state::State;
 use swarmlet_core::{
-    diagnosis, drain, liveness, next_deadline, orchestrator, rebalance, scheduler, schema,
+    diagnosis, drain, liveness, next_deadline, orchestrator, reason, rebalance, scheduler, schema,
 };
 
 use crate::raft::{ProposeError, Raft};
@@ -160,38 +160,22 @@ async fn propose(
 
 /// One line for each decision that somebody may ask about later.
 fn log(state: &State, command: &Command, refused: Option<&Rejection>) {
-    if let Some(reason) = refused {
+    if let Some(rejection) = refused {
         // The state changed between the decision and its turn; the next round decides anew.
-        tracing::debug!(?command, %reason, "decision overtaken");
+        tracing::debug!(?command, reason = %rejection, "decision overtaken");
         return;
     }
-    let name = |id| state.task(id).map(swarmlet_core::model::Task::name);
+    if let Some(decision) = reason::explain(state, command) {
+        let node = decision.node.as_ref().and_then(|id| state.node(id));
+        let hostname = node.map(|node| node.description.hostname.as_str());
+        tracing::info!(
+            service = %decision.service, task = %decision.task, name = decision.name,
+            node = decision.node.as_ref().map(tracing::field::display), hostname,
+            reason = decision.reason, "{}", decision.deed
+        );
+        return;
+    }
     match command {
-        Command::AssignTask { id, node, .. } => {
-            let hostname = state
-                .node(node)
-                .map(|node| node.description.hostname.as_str());
-            tracing::info!(task = %id, name = name(id), %node, hostname, "task placed");
-        }
-        Command::ExplainTask { id, reason, .. } => {
-            tracing::info!(task = %id, name = name(id), %reason, "task waits");
-        }
-        Command::CreateTask { task } => {
-            tracing::info!(
-                task = %task.id, name = task.name(), failures = task.restart.failures,
-                not_before = task.restart.not_before.0, "task made"
-            );
-        }
-        Command::DrainTask { id } => {
-            tracing::info!(task = %id, name = name(id), "task leaves the balancers");
-        }
-        Command::SetDesired { id, desired } if *desired > TaskState::Running => {
-            let status = state.task(id).map(|task| task.status.state.to_string());
-            tracing::info!(task = %id, name = name(id), %desired, status, "task is to stop");
-        }
-        Command::MoveTask { id, .. } => {
-            tracing::info!(task = %id, name = name(id), "task moves to another node");
-        }
         Command::EndRebalance { id } => {
             let name = state.service(id).map(|service| &service.spec.name);
             tracing::info!(service = %id, name, "rebalance ended");

@@ -39,6 +39,8 @@ pub(crate) struct Seen {
     pub(crate) managers: Vec<String>,
     /// What the user wants of its node.
     pub(crate) spec: v1::NodeSpec,
+    /// Logs that it was asked for.
+    pub(crate) logs: Vec<v1::LogsWanted>,
     pub(crate) sessions: usize,
     /// By how many milliseconds its clock is ahead.
     pub(crate) clock_ahead_ms: i64,
@@ -241,6 +243,10 @@ impl Seen {
                 self.problems = list.problems;
                 None
             }
+            Hear::Logs(wanted) => {
+                self.logs.push(wanted);
+                None
+            }
             Hear::Managers(list) => {
                 self.managers = list.managers.into_iter().map(|m| m.address).collect();
                 None
@@ -311,6 +317,10 @@ fn report(task: &v1::Task, state: i32, count: usize) -> v1::TaskReport {
             at_ms: 1,
             message: "pretended".to_owned(),
             ports: ports.collect(),
+            container: Some(v1::ContainerStatus {
+                id: format!("container-{}", task.id),
+                ..v1::ContainerStatus::default()
+            }),
             ..v1::TaskStatus::default()
         }),
     }

@@ -9,5 +9,6 @@ mod agent;
 mod failover;
 mod harness;
 mod joining;
+mod logs;
 mod problems;
 mod services;

@@ -33,6 +33,7 @@ impl From<&TaskSpec> for v1::TaskSpec {
             restart: Some((&spec.restart).into()),
             placement: Some((&spec.placement).into()),
             force_update: spec.force_update,
+            log_driver: spec.log_driver.as_ref().map(Into::into),
         }
     }
 }
@@ -47,6 +48,7 @@ impl TryFrom<v1::TaskSpec> for TaskSpec {
             restart: required("restart", message.restart)?,
             placement: required("placement", message.placement)?,
             force_update: message.force_update,
+            log_driver: optional("log_driver", message.log_driver)?,
         })
     }
 }

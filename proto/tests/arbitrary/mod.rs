@@ -221,6 +221,10 @@ fn placement() -> impl Strategy<Value = Placement> {
         )
 }
 
+fn log_driver() -> impl Strategy<Value = LogDriver> {
+    (text(), labels()).prop_map(|(name, options)| LogDriver { name, options })
+}
+
 fn task_spec() -> impl Strategy<Value = TaskSpec> {
     (
         vec(container(), 0..3),
@@ -229,17 +233,21 @@ fn task_spec() -> impl Strategy<Value = TaskSpec> {
         restart_policy(),
         placement(),
         any::<u64>(),
+        option::of(log_driver()),
     )
         .prop_map(
-            |(containers, limits, reservations, restart, placement, force_update)| TaskSpec {
-                containers,
-                resources: ResourceRequirements {
-                    limits,
-                    reservations,
-                },
-                restart,
-                placement,
-                force_update,
+            |(containers, limits, reservations, restart, placement, force_update, log_driver)| {
+                TaskSpec {
+                    containers,
+                    resources: ResourceRequirements {
+                        limits,
+                        reservations,
+                    },
+                    restart,
+                    placement,
+                    force_update,
+                    log_driver,
+                }
             },
         )
 }

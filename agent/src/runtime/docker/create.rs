@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, Mount as EngineMount, MountType, PortBinding,
-    PortMap, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount as EngineMount,
+    MountType, PortBinding, PortMap, RestartPolicy, RestartPolicyNameEnum,
 };
 use swarmlet_core::model::{
-    ContainerSpec, HealthCheck, HealthTest, MountKind, PortMode, Task, TaskPort,
+    ContainerSpec, HealthCheck, HealthTest, LogDriver, MountKind, PortMode, Task, TaskPort,
 };
 
 use super::label;
@@ -84,6 +84,8 @@ fn host_config(
         // Never binds: those make a folder where the source is missing.
         mounts: (!mounts.is_empty()).then_some(mounts),
         port_bindings: Some(bindings(scope, ports)),
+        // Without one the engine takes its own, as its administrator has set it.
+        log_config: task.spec.log_driver.as_ref().map(log_config),
         // The orchestrator restarts, by another task; the engine must not do it as well.
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
@@ -170,6 +172,14 @@ fn health(check: &HealthCheck) -> HealthConfig {
         retries: check.retries.map(i64::from),
         start_period: nanoseconds(check.start_period),
         start_interval: None,
+    }
+}
+
+fn log_config(driver: &LogDriver) -> HostConfigLogConfig {
+    let options = driver.options.clone();
+    HostConfigLogConfig {
+        typ: Some(driver.name.clone()),
+        config: Some(options.into_iter().collect()),
     }
 }
 

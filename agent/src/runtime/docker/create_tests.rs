@@ -158,3 +158,19 @@ fn unknown_placeholders_are_rejected() {
     let error = body(&fake::scope("/tasks"), &task, &[]).unwrap_err();
     assert!(matches!(error, RuntimeError::Rejected(_)), "{error}");
 }
+
+#[test]
+fn the_log_driver_is_the_engines_own_unless_one_is_named() {
+    let config = |driver| {
+        let body = create(|task| task.spec.log_driver = driver, &[]);
+        body.host_config.unwrap().log_config
+    };
+    assert_eq!(config(None), None);
+    let named = config(Some(LogDriver {
+        name: "local".to_owned(),
+        options: BTreeMap::from([("max-size".to_owned(), "1m".to_owned())]),
+    }));
+    let named = named.unwrap();
+    assert_eq!(named.typ.as_deref(), Some("local"));
+    assert_eq!(named.config.unwrap()["max-size"], "1m");
+}

@@ -6,6 +6,7 @@
 mod create;
 mod events;
 mod image;
+mod log;
 mod observe;
 
 use std::collections::{BTreeMap, HashMap};
@@ -25,6 +26,7 @@ use swarmlet_core::model::{Resources, RuntimeKind, Task, TaskId, TaskPort};
 use tokio::time::Instant;
 
 use super::exits::Exits;
+use super::log::{LogLine, LogQuery};
 use super::{
     Container, ContainerState, DetectError, Engine, Runtime, RuntimeError, RuntimeEvent, Scope,
     go_arch,
@@ -393,6 +395,15 @@ impl Runtime for DockerRuntime {
             }
         }
         .boxed()
+    }
+
+    fn logs(
+        &self,
+        scope: &Scope,
+        task: &TaskId,
+        query: LogQuery,
+    ) -> BoxStream<'static, Result<LogLine, RuntimeError>> {
+        log::stream(self.clone(), scope, task, query)
     }
 }
 

@@ -6,11 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
-use swarmlet_core::model::{ContainerSpec, HealthTest, Task, TaskPort};
+use swarmlet_core::model::{ContainerSpec, HealthTest, LogDriver, Task, TaskPort};
 
 use super::super::placeholder::expand;
 use super::super::{RuntimeError, Scope, generic};
 use super::files::{Port, Spec};
+use super::records::Limits;
 
 /// The image that is built into the program.
 const WHOAMI: &str = "whoami";
@@ -48,6 +49,7 @@ pub(super) fn spec(
         workdir,
         user: container.user.as_deref().map(user).transpose()?,
         stop_signal: container.stop_signal.clone(),
+        log: limits(task.spec.log_driver.as_ref())?,
         ports: ports.iter().map(Port::from).collect(),
         groups: Vec::new(),
     })
@@ -94,6 +96,56 @@ fn refuse_what_needs_an_engine(container: &ContainerSpec) -> Result<(), RuntimeE
         return rejected("the process runtime has no health checks".to_owned());
     }
     Ok(())
+}
+
+/// What is kept of what the task writes, by the options of Docker's `json-file` and `local`.
+fn limits(driver: Option<&LogDriver>) -> Result<Limits, RuntimeError> {
+    let mut limits = Limits::default();
+    let Some(LogDriver { name, options }) = driver else {
+        return Ok(limits);
+    };
+    match name.as_str() {
+        "none" => return Ok(Limits::NONE),
+        "json-file" | "local" => {}
+        _ => {
+            return rejected(format!(
+                "logger: no log driver named '{name}' is registered (the process runtime has \
+                 json-file, local and none)"
+            ));
+        }
+    }
+    for (option, value) in options {
+        let known = match option.as_str() {
+            "max-size" => bytes(value).map(|size| limits.file_bytes = size),
+            "max-file" => value
+                .parse()
+                .ok()
+                .filter(|files| *files > 0)
+                .map(|files| limits.files = files),
+            _ => return rejected(format!("unknown log opt '{option}' for {name} log driver")),
+        };
+        if known.is_none() {
+            return rejected(format!("invalid value {value:?} of log opt {option}"));
+        }
+    }
+    Ok(limits)
+}
+
+/// A size as Docker writes it: `10m`, `500k`, `1g`, or bytes.
+fn bytes(text: &str) -> Option<u64> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower
+        .trim_end_matches('b')
+        .trim_end_matches(['k', 'm', 'g']);
+    let unit = match &lower[digits.len()..] {
+        "" | "b" => 1,
+        "k" | "kb" => 1 << 10,
+        "m" | "mb" => 1 << 20,
+        "g" | "gb" => 1 << 30,
+        _ => return None,
+    };
+    let size = digits.parse::<u64>().ok()?.checked_mul(unit)?;
+    (size > 0).then_some(size)
 }
 
 fn command(container: &ContainerSpec, own: &Path) -> Result<(PathBuf, Vec<String>), RuntimeError> {
@@ -288,6 +340,47 @@ mod tests {
                 "SWARMLET_ADDRESS=127.0.0.1"
             ]
         );
+    }
+
+    #[test]
+    fn log_drivers_are_dockers() {
+        let check = |name: &str, options: &[(&str, &str)]| {
+            let driver = LogDriver {
+                name: name.to_owned(),
+                options: options
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                    .collect(),
+            };
+            limits(Some(&driver)).map(|limits| (limits.file_bytes, limits.files))
+        };
+        assert_eq!(limits(None), Ok(Limits::default()));
+        assert_eq!(check("none", &[]), Ok((0, 0)));
+        assert_eq!(check("local", &[]), Ok((10 << 20, 2)));
+        let options = [("max-size", "64k"), ("max-file", "5")];
+        assert_eq!(check("json-file", &options), Ok((64 << 10, 5)));
+        for (name, options, error) in [
+            ("gelf", &[][..], "no log driver named 'gelf'"),
+            (
+                "json-file",
+                &[("max-files", "2")],
+                "unknown log opt 'max-files'",
+            ),
+            (
+                "json-file",
+                &[("max-size", "many")],
+                "invalid value \"many\"",
+            ),
+            ("json-file", &[("max-size", "0")], "invalid value \"0\""),
+            ("json-file", &[("max-file", "0")], "invalid value \"0\""),
+        ] {
+            let refused = check(name, options).unwrap_err().to_string();
+            assert!(refused.contains(error), "{refused}");
+        }
+        for (text, size) in [("7", 7), ("2K", 2048), ("3mb", 3 << 20), ("1g", 1 << 30)] {
+            assert_eq!(bytes(text), Some(size), "{text}");
+        }
+        assert_eq!(bytes("1t"), None);
     }
 
     #[test]

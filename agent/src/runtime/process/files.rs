@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use swarmlet_core::model::{PortMode, Protocol, TaskId, TaskPort};
 
 use super::super::{ContainerState, Scope};
+use super::records::Limits;
 use crate::store::replace;
 
 /// A task's folder.
@@ -38,10 +39,6 @@ impl TaskDir {
 
     pub(super) fn exit(&self) -> PathBuf {
         self.0.join("exit.json")
-    }
-
-    pub(super) fn log(&self, name: &str) -> PathBuf {
-        self.0.join(name).with_extension("log")
     }
 
     /// Takes the lock, or `None` where another shim has it. It is held until the file is
@@ -84,6 +81,7 @@ pub(super) struct Spec {
     pub(super) workdir: Option<PathBuf>,
     pub(super) user: Option<(u32, u32)>,
     pub(super) stop_signal: Option<String>,
+    pub(super) log: Limits,
     pub(super) ports: Vec<Port>,
     /// The control groups that limit it; absent in files of versions that did not know them.
     #[serde(default)]

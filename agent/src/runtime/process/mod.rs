@@ -10,7 +10,7 @@
 //! | `lock` | held by the shim for as long as it lives |
 //! | `started.json` | the command's process id and start time |
 //! | `exit.json` | how it ended; its presence is the end |
-//! | `stdout.log`, `stderr.log` | what it wrote |
+//! | `log.1`, `log.2`, … | what it wrote, the oldest removed (`records`) |
 //!
 //! A process id alone names nothing, because the kernel uses it again: every signal goes to a
 //! process whose start time has been compared.
@@ -18,6 +18,9 @@
 mod cgroup;
 mod command;
 mod files;
+mod log_reader;
+mod log_writer;
+mod records;
 pub mod shim;
 mod stat;
 mod watch;
@@ -38,6 +41,7 @@ use tokio::time::timeout;
 
 use self::files::{Ended, Started, TaskDir};
 use self::watch::Watcher;
+use super::log::{LogLine, LogQuery};
 use super::{
     Container, ContainerState, Engine, Health, Runtime, RuntimeError, RuntimeEvent, Scope, machine,
 };
@@ -269,6 +273,15 @@ impl Runtime for ProcessRuntime {
             }
         }
         .boxed()
+    }
+
+    fn logs(
+        &self,
+        scope: &Scope,
+        task: &TaskId,
+        query: LogQuery,
+    ) -> BoxStream<'static, Result<LogLine, RuntimeError>> {
+        log_reader::stream(TaskDir::of(scope, task), query)
     }
 }
 

@@ -3,22 +3,27 @@
 //! It is the hidden subcommand `shim DIR` of the program. It leads a session of its own, so
 //! that nothing that ends the agent or its terminal reaches it, and it holds the folder's
 //! lock for as long as it lives. Once the command runs it writes one byte to its standard
-//! output.
+//! output. What the command writes goes through its pipes into the task's log.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, setsid, waitid};
 
 use super::cgroup;
 use super::files::{self, Ended, Spec, Started, TaskDir};
+use super::log_writer::{self, LogWriter};
+use super::records::Limits;
 use super::stat;
+use crate::runtime::log::LogStream;
 
 /// How often and how far apart the lock is tried: for a second in all.
 const LOCK_TRIES: u32 = 50;
@@ -29,6 +34,8 @@ const ENTER: &str = "--enter";
 
 /// What a shell answers for a command that it cannot start.
 const NOT_STARTED: u8 = 127;
+/// How long the last lines of a command may take on their way to the disk.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Runs the shim. `args` is what follows the subcommand: the task's folder.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -57,10 +64,12 @@ fn run(dir: &TaskDir) -> io::Result<()> {
     }
     let spec: Spec = files::read(&dir.spec())?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no specification"))?;
-    let ended = match start(dir, &spec) {
+    let ended = match start(&spec) {
         Ok(mut child) => {
+            let copying = Copying::start(dir, &spec, &mut child);
             announce(dir, &child)?;
             let status = wait(&mut child)?;
+            copying.finish();
             cgroup::remove(&spec.groups);
             Ended {
                 code: exit_code(status),
@@ -101,8 +110,8 @@ fn start(dir: &TaskDir, spec: &Spec) -> io::Result<Child> {
         .env_clear()
         .envs(spec.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
-        .stdout(log(&dir.log("stdout"))?)
-        .stderr(log(&dir.log("stderr"))?)
+        .stdout(output(spec))
+        .stderr(output(spec))
         // A group of its own, so that all that it starts can be ended with it.
         .process_group(0);
     command.current_dir(spec.workdir.as_deref().unwrap_or(Path::new("/")));
@@ -140,12 +149,50 @@ fn refuse(reason: &str) -> ExitCode {
     ExitCode::from(NOT_STARTED)
 }
 
-fn log(path: &Path) -> io::Result<fs::File> {
-    fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
+fn output(spec: &Spec) -> Stdio {
+    if spec.log == Limits::NONE {
+        Stdio::null()
+    } else {
+        Stdio::piped()
+    }
+}
+
+/// The threads that write down what the command writes.
+struct Copying {
+    /// Each has a sender, which goes with it.
+    running: Receiver<()>,
+}
+
+impl Copying {
+    fn start(dir: &TaskDir, spec: &Spec, child: &mut Child) -> Self {
+        let (alive, running) = mpsc::channel();
+        // Without a file everything is read all the same: nobody else empties the pipes.
+        let log = LogWriter::open(dir.path(), spec.log).ok();
+        let log = Arc::new(Mutex::new(log));
+        let stdout = child
+            .stdout
+            .take()
+            .map(|pipe| (OwnedFd::from(pipe), LogStream::Stdout));
+        let stderr = child
+            .stderr
+            .take()
+            .map(|pipe| (OwnedFd::from(pipe), LogStream::Stderr));
+        for (pipe, stream) in stdout.into_iter().chain(stderr) {
+            let (log, alive) = (log.clone(), alive.clone());
+            std::thread::spawn(move || {
+                log_writer::copy(fs::File::from(pipe), stream, &log);
+                drop(alive);
+            });
+        }
+        Self { running }
+    }
+
+    /// Waits until the last line is written. What the command left running in a group of its
+    /// own may hold the pipes open for ever; nobody waits for that.
+    fn finish(self) {
+        // Nothing is ever sent: it ends with the last thread, or with the time.
+        let _over = self.running.recv_timeout(LAST_LINES);
+    }
 }
 
 fn announce(dir: &TaskDir, child: &Child) -> io::Result<()> {

@@ -76,6 +76,27 @@ fn a_failure_counts_once_for_each_slot_and_only_early() {
 }
 
 #[test]
+fn a_rollback_remembers_what_failed() {
+    let failed = |world: &World| {
+        let service = world.state.service(&service_id(1)).unwrap();
+        service.update_status.as_ref().unwrap().failed_task.clone()
+    };
+    let mut world = updating(|spec| spec.update.parallelism = 0);
+    world.settle();
+    let mut members = world.members().into_iter();
+    let new = members.find(|task| task.spec.containers[0].image == "v2");
+    let new = new.unwrap().id;
+    world.report(&new, TaskState::Failed);
+    assert_eq!(failed(&world), Some(new.clone()));
+    let command = rollback(&world);
+    world.ok(command);
+    assert_eq!(failed(&world), Some(new));
+    // Another update begins with nothing.
+    world.update(1, |spec| spec.task.force_update += 1);
+    assert_eq!(failed(&world), None);
+}
+
+#[test]
 fn a_rollback_leads_to_the_last_completed_version() {
     let mut world = updating(|_| {});
     world.update(1, |spec| spec.task.containers[0].image = "v3".to_owned());
