@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use swarmlet_core::apply::Rejection;
 use swarmlet_core::command::Command;
-use swarmlet_core::model::{Node, Problem, TaskState, Timestamp};
+use swarmlet_core::model::{Node, Problem, Timestamp};
 use swarmlet_core::state::State;
 use swarmlet_core::{
     diagnosis, drain, liveness, next_deadline, orchestrator, reason, rebalance, scheduler, schema,

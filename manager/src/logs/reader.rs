@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use swarmlet_core::logs::{Merge, Missing, Next, Patience, Plan, Readable, Target, plan};
-use swarmlet_core::model::{NodeId, ServiceMode, TaskId};
+use swarmlet_core::model::{NodeId, TaskId};
 use swarmlet_core::state::State;
 use swarmlet_proto::v1;
 use swarmlet_proto::v1::publish_logs_request::Kind;
@@ -540,11 +540,10 @@ fn replicas(state: &State, target: &Target) -> u64 {
     let Target::Service(id) = target else {
         return 0;
     };
-    let mode = state.service(id).map(|service| &service.spec.mode);
-    match mode {
-        Some(ServiceMode::Replicated { replicas }) => u64::from(*replicas),
-        None => 0,
-    }
+    let replicas = state
+        .service(id)
+        .and_then(|service| service.spec.mode.replicas());
+    u64::from(replicas.unwrap_or(0))
 }
 
 /// What the reader has to know of a task to show its lines.

@@ -64,7 +64,7 @@ fn run(dir: &TaskDir) -> io::Result<()> {
     }
     let spec: Spec = files::read(&dir.spec())?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no specification"))?;
-    let ended = match start(&spec) {
+    let ended = match start(dir, &spec) {
         Ok(mut child) => {
             let copying = Copying::start(dir, &spec, &mut child);
             announce(dir, &child)?;
