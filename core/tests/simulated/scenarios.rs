@@ -97,6 +97,31 @@ struct Player {
     output: String,
 }
 
+fn roll_back(simulation: &mut Simulation, name: &str) -> Result<(), String> {
+    let service = simulation.service(name);
+    let command = Command::RollbackService {
+        id: service.id.clone(),
+        expected: service.version,
+        message: "manually requested rollback".to_owned(),
+    };
+    simulation
+        .user(command)
+        .map(drop)
+        .map_err(|refusal| refusal.to_string())
+}
+
+fn update(simulation: &mut Simulation, name: &str, words: &[&str]) -> Result<(), String> {
+    let mut spec = simulation.service(name).spec.clone();
+    for option in words {
+        options::set(simulation, &mut spec, option);
+    }
+    spec.validate().map_err(|invalid| invalid.to_string())?;
+    simulation
+        .update(name, |edited| *edited = spec)
+        .map(drop)
+        .map_err(|refusal| refusal.to_string())
+}
+
 impl Player {
     fn line(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -120,28 +145,12 @@ impl Player {
                     .unwrap();
             }
             ["update", name, ref words @ ..] => {
-                let mut spec = simulation.service(name).spec.clone();
-                for option in words {
-                    options::set(simulation, &mut spec, option);
-                }
-                let outcome = match spec.validate() {
-                    Ok(()) => simulation
-                        .update(name, |edited| *edited = spec)
-                        .map_err(|refusal| refusal.to_string()),
-                    Err(invalid) => Err(invalid.to_string()),
-                };
-                if let Err(refusal) = outcome {
+                if let Err(refusal) = update(simulation, name, words) {
                     writeln!(self.output, "> {line}\nrefused: {refusal}").unwrap();
                 }
             }
             ["rollback", name] => {
-                let service = simulation.service(name);
-                let command = Command::RollbackService {
-                    id: service.id.clone(),
-                    expected: service.version,
-                    message: "manually requested rollback".to_owned(),
-                };
-                if let Err(refusal) = simulation.user(command) {
+                if let Err(refusal) = roll_back(simulation, name) {
                     writeln!(self.output, "> {line}\nrefused: {refusal}").unwrap();
                 }
             }

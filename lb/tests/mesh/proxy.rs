@@ -210,22 +210,21 @@ async fn who_is_trusted_must_say_whose_connection_it_is() {
     assert_eq!(subject.refused().await, 0);
 
     // None, a wrong one, half of one, and silence.
-    let mut refused = 0;
-    for (sent, ends) in [
+    let wrong = [
         (&b"GET / HTTP/1.1\r\n"[..], false),
         (b"PROXY TCP4 1.2.3.4\r\n", false),
         (&LINE[..20], true),
         (b"", true),
         (&LINE[..20], false),
         (b"", false),
-    ] {
+    ];
+    for (refused, (sent, ends)) in (1..).zip(wrong) {
         let mut client = subject.connect().await;
         client.write_all(sent).await.unwrap();
         if ends {
             client.shutdown().await.unwrap();
         }
         assert_reset(&mut client).await;
-        refused += 1;
         until("it is counted", async || subject.refused().await == refused).await;
     }
     assert!(subject.arrivals.try_recv().is_err(), "one came through");

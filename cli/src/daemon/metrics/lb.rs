@@ -138,7 +138,7 @@ impl Metrics {
             "Connections now",
             of(|t| t.active),
         );
-        let counters: [(&str, &str, fn(&Traffic) -> u64); 4] = [
+        let counters: [(&str, &str, Counter); 4] = [
             ("connections", "Connections made", |t| t.connections),
             ("connect_failures", "Connects that failed", |t| {
                 t.connect_failures
@@ -153,6 +153,9 @@ impl Metrics {
         }
     }
 }
+
+/// What is counted of a port or an endpoint.
+type Counter = fn(&Traffic) -> u64;
 
 fn open(status: &Status) -> u64 {
     let listed: u64 = status.listeners.iter().map(|l| l.traffic.active).sum();

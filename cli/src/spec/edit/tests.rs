@@ -115,6 +115,10 @@ fn every_flag_finds_its_place() {
         ],
         &["--constraint=node.labels.zone==a", "i"],
     );
+}
+
+#[test]
+fn settings_are_set_alike_by_both_commands() {
     let settings = [
         "--limit-pids=100",
         "--replicas-max-per-node=2",
