@@ -146,7 +146,14 @@ fn a_dry_run_tells_and_changes_nothing() {
     let cluster = Cluster::new(2);
     cluster.init(0);
     cluster.join(1, "worker");
-    let create = ["service", "create", "--name=ng", "--replicas=2", "whoami"];
+    let create = [
+        "service",
+        "create",
+        "--name=ng",
+        "--replicas=2",
+        "/bin/sleep",
+        "600",
+    ];
     let created = steps(&[
         ("create", "service ng"),
         ("create", "task ng.1"),
@@ -159,7 +166,8 @@ fn a_dry_run_tells_and_changes_nothing() {
         "--format=json",
         "--name=ng",
         "--replicas=2",
-        "whoami",
+        "/bin/sleep",
+        "600",
     ];
     let output = cluster.run(0, &dry);
     assert_eq!(output.code, Some(1), "{output:?}");
