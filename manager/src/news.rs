@@ -160,8 +160,7 @@ pub(crate) fn encode(batch: &Batch, now: Timestamp) -> v1::ReportRequest {
             observation: news
                 .observation
                 .as_ref()
-                .map(|seen| v1::Observation::from(&seen.by(Instant::now())).encode_to_vec())
-                .unwrap_or_default(),
+                .map(|seen| v1::Observation::from(&seen.by(Instant::now())).encode_to_vec()),
             clock_ahead_ms: news.clock_ahead_ms,
         }
     });
@@ -187,8 +186,9 @@ pub(crate) fn decode(request: v1::ReportRequest, now: Timestamp) -> Result<Batch
         if !report.table.is_empty() {
             news.table = Some(message::<v1::TableReport>(&report.table)?.try_into()?);
         }
-        if !report.observation.is_empty() {
-            let seen = message::<v1::Observation>(&report.observation)?;
+        // Nothing wrong is no bytes at all, and news all the same.
+        if let Some(bytes) = &report.observation {
+            let seen = message::<v1::Observation>(bytes)?;
             news.observation = Some(Seen::now(seen.try_into()?));
         }
         // What the sender measured was against its own clock.

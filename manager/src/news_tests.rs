@@ -83,6 +83,18 @@ fn what_fails_goes_on_failing_on_its_way_to_the_leader() {
 }
 
 #[test]
+fn that_nothing_is_wrong_any_more_is_news() {
+    let news = NodeNews {
+        observation: Some(Seen::now(Observation::default())),
+        ..NodeNews::default()
+    };
+    let batch = Batch::from([(NodeId::from_random(1), news)]);
+    let read = decode(encode(&batch, NOW), NOW).unwrap();
+    let seen = read[&NodeId::from_random(1)].observation.as_ref().unwrap();
+    assert_eq!(seen.by(Instant::now()), Observation::default());
+}
+
+#[test]
 fn a_batch_survives_the_way_to_another_manager() {
     let news = NodeNews {
         description: None,

@@ -45,7 +45,7 @@ pub(crate) struct Seen {
     /// By how many milliseconds its clock is ahead.
     pub(crate) clock_ahead_ms: i64,
     /// What it sees; told with each heartbeat.
-    pub(crate) observation: Option<v1::Observation>,
+    pub(crate) observation: v1::Observation,
     pub(crate) peers: Vec<v1::NodePeer>,
     pub(crate) problems: Vec<v1::NodeProblem>,
     pub(crate) last_error: Option<Status>,
@@ -190,10 +190,8 @@ async fn session(
                 if send(Say::Heartbeat(v1::Heartbeat { sent_at_ms })).await.is_err() {
                     return Ok(());
                 }
-                if let Some(observation) = observation {
-                    // Where the session has ended the next heartbeat finds out.
-                    let _ = send(Say::Observation(observation)).await;
-                }
+                // Where the session has ended the next heartbeat finds out.
+                let _ = send(Say::Observation(observation)).await;
                 continue;
             }
             message = inbound.message() => message?,

@@ -87,7 +87,7 @@ async fn a_closed_port_between_two_workers_is_told_to_every_node_and_a_new_leade
         (found.probe_port == 29_999).then_some(())
     })
     .await;
-    one.seen.lock().unwrap().observation = Some(v1::Observation {
+    one.seen.lock().unwrap().observation = v1::Observation {
         failing: vec![v1::FailingPort {
             node_id: two.id(),
             port: v1::ProbedPort::Tasks.into(),
@@ -95,7 +95,7 @@ async fn a_closed_port_between_two_workers_is_told_to_every_node_and_a_new_leade
             lasting_ms: 3_500,
         }],
         ..v1::Observation::default()
-    });
+    };
     let expected = "w1 (127.0.0.1) cannot connect to w2 (127.0.0.1) on TCP 20000-29999: packets are \
                     dropped; open TCP 20000-29999 from 127.0.0.1 to 127.0.0.1";
     all_told(&agents, &[expected]).await;
@@ -111,6 +111,6 @@ async fn a_closed_port_between_two_workers_is_told_to_every_node_and_a_new_leade
     all_told(&agents, &[expected]).await;
     assert_eq!(since(&two), before, "it is told as the same problem");
 
-    one.seen.lock().unwrap().observation = Some(v1::Observation::default());
+    one.seen.lock().unwrap().observation = v1::Observation::default();
     all_told(&agents, &[]).await;
 }
