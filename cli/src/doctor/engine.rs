@@ -15,8 +15,9 @@ const SUBJECT: &str = "engine";
 /// The oldest engine whose API swarmlet speaks.
 const OLDEST: (u32, u32) = (20, 10);
 
-/// How long an engine may take to describe itself.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// How long an engine may take to describe itself. The daemon takes one that is slower for one
+/// that hangs, too.
+const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Whether this node needs an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

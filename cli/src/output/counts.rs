@@ -16,11 +16,15 @@ pub(crate) struct Counts {
 impl Counts {
     pub(crate) fn of<'a>(service: &Service, tasks: impl Iterator<Item = &'a Task>) -> Self {
         let (mut running, mut wanted, mut completed) = (0, 0, 0);
-        for task in tasks.filter(|task| task.desired <= TaskState::Running) {
+        for task in tasks {
             let state = task.status.state;
             let done = service.spec.mode.is_job()
                 && state == TaskState::Complete
                 && !service.is_outdated(task);
+            // One that was told to stop has completed all the same.
+            if task.desired > TaskState::Running && !done {
+                continue;
+            }
             running += usize::from(state == TaskState::Running);
             completed += usize::from(done);
             // One that is on its way out of the balancers is not wanted any more.
