@@ -26,7 +26,7 @@ use crate::{
     host::Hosts,
     port::Endpoint,
     shared::Shared,
-    status::{Ack, PortError, RemovedEndpoint, Status, Summary},
+    status::{Ack, PortError, ProgramFile, RemovedEndpoint, Status, Summary},
     table::{self, Listener, Table, TableError},
 };
 
@@ -398,6 +398,7 @@ impl Balancer {
         Status {
             table_version: self.version,
             program: env!("CARGO_PKG_VERSION").to_owned(),
+            program_file: ProgramFile::own(),
             pid: std::process::id(),
             started_at_ms: self.started_at_ms,
             shutting_down: self.shutting_down,

@@ -1,6 +1,7 @@
 //! What the balancer reports: acknowledgements and the state of everything.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,28 @@ pub struct PortError {
     pub reason: String,
 }
 
+/// Which file a process runs from. Only the process itself may always ask: others need its
+/// privileges, which a hardened supervisor has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramFile {
+    /// The device that it is on.
+    pub device: u64,
+    /// Its number there; a file that replaces it has another one.
+    pub inode: u64,
+}
+
+impl ProgramFile {
+    /// That of this process; `None` where the system does not tell.
+    #[must_use]
+    pub fn own() -> Option<Self> {
+        let file = std::fs::metadata("/proc/self/exe").ok()?;
+        Some(Self {
+            device: file.dev(),
+            inode: file.ino(),
+        })
+    }
+}
+
 /// The state of the whole balancer. Counters start at 0 with the process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -31,6 +54,9 @@ pub struct Status {
     /// Version of the program.
     #[serde(default)]
     pub program: String,
+    /// The file that it runs from, where that is known.
+    #[serde(default)]
+    pub program_file: Option<ProgramFile>,
     /// Process id of the balancer.
     pub pid: u32,
     /// When it started, in milliseconds since the Unix epoch.

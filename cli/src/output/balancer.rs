@@ -228,6 +228,7 @@ mod tests {
         let current = Status {
             table_version: 57,
             program: "1.2.3".to_owned(),
+            program_file: None,
             pid: 100,
             started_at_ms: 40_000,
             shutting_down: false,

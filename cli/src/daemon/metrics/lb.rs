@@ -242,6 +242,7 @@ mod tests {
         Status {
             table_version: 7,
             program: String::new(),
+            program_file: None,
             pid: 1,
             started_at_ms: 0,
             shutting_down: false,
