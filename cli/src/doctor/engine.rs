@@ -47,14 +47,15 @@ pub(super) async fn look(case: &Case) -> Finding {
             return Finding::problem(SUBJECT, error.to_string(), "correct DOCKER_HOST");
         }
     };
-    match timeout(DEADLINE, runtime.describe()).await {
-        Ok(Ok(engine)) => judge(need, Ok(&engine.version)),
-        Ok(Err(error)) => judge(need, Err(&error.to_string())),
-        Err(_) => {
-            let reason = format!("no answer within {} s", DEADLINE.as_secs());
-            judge(need, Err(&reason))
-        }
-    }
+    let reason = match timeout(DEADLINE, runtime.describe()).await {
+        Ok(Ok(engine)) => return judge(need, Ok(&engine.version)),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {} s", DEADLINE.as_secs()),
+    };
+    // The words of the problem that the daemon tells of some seconds later.
+    let host = &case.settings.stored.hostname;
+    let reason = format!("the container engine of {host} does not answer: {reason}");
+    judge(need, Err(&reason))
 }
 
 fn judge(need: Need, version: Result<&str, &str>) -> Finding {
