@@ -370,14 +370,20 @@ fn doctor_says_before_a_join_which_ports_are_closed_in_which_direction() {
     }
 
     close(host, manager, TASKS).unwrap();
+    let asked = Instant::now();
     let closed = host.swarmlet(&words).unwrap();
+    let what = "doctor names the closed task ports of a host that has not joined";
+    within(what, asked.elapsed(), BOUND);
     assert_eq!(closed.code, Some(1), "{closed:?}");
     let remedy = format!("open TCP {TASKS} from {remote} and all other nodes to {own}");
     assert!(closed.stdout.contains(&remedy), "{}", closed.stdout);
     host.accept_all().unwrap();
 
     close(manager, host, "2377").unwrap();
+    let asked = Instant::now();
     let closed = host.swarmlet(&words).unwrap();
+    let what = "doctor names the closed cluster port of a manager before a join";
+    within(what, asked.elapsed(), BOUND);
     assert_eq!(closed.code, Some(1), "{closed:?}");
     let remedy = format!("open TCP 2377 from {own} to {remote}");
     assert!(closed.stdout.contains(&remedy), "{}", closed.stdout);
