@@ -16,15 +16,6 @@ use crate::support::{
     Backend, Mesh, Refusing, assert_reset, fetch, listener, own_ip, own_port, ready, soon, until,
 };
 
-/// Sends to every connection without end.
-async fn endless() -> Backend {
-    Backend::start(|mut stream| async move {
-        let chunk = vec![7; 65_536];
-        while stream.write_all(&chunk).await.is_ok() {}
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn who_holds_the_most_goes_first_when_memory_is_short() {
     const BUDGET: u64 = 256 * 1024;
@@ -34,7 +25,7 @@ async fn who_holds_the_most_goes_first_when_memory_is_short() {
     })
     .await;
     let (flood, good) = (own_port(), own_port());
-    let (endless, named) = (endless().await, Backend::named("a").await);
+    let (endless, named) = (Backend::endless().await, Backend::named("a").await);
     let (idle, mut idle_ends) = Backend::handing_over().await;
     let idle_port = own_port();
     mesh.set(&[

@@ -13,21 +13,12 @@ use tokio::{
 
 use crate::support::{Backend, Mesh, fetch, listener, own_ip, own_port, ready, reset, soon, until};
 
-/// Sends to every connection without end.
-async fn endless() -> Backend {
-    Backend::start(|mut stream| async move {
-        let chunk = vec![7; 65_536];
-        while stream.write_all(&chunk).await.is_ok() {}
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn those_who_never_read_or_write_cost_little_and_hurt_nobody() {
     const PEERS: usize = 40;
     let mut mesh = Mesh::start().await;
     let (flood, mute, good) = (own_port(), own_port(), own_port());
-    let (endless, named) = (endless().await, Backend::named("a").await);
+    let (endless, named) = (Backend::endless().await, Backend::named("a").await);
     let (silent, silent_ends) = Backend::handing_over().await;
     mesh.set(&[
         listener(flood, vec![ready("endless", endless.address)]),

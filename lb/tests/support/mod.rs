@@ -238,6 +238,15 @@ impl Backend {
         .await
     }
 
+    /// Sends to every connection without end.
+    pub(crate) async fn endless() -> Self {
+        Self::start(|mut stream| async move {
+            let chunk = vec![7; 65_536];
+            while stream.write_all(&chunk).await.is_ok() {}
+        })
+        .await
+    }
+
     /// Hands every connection to the test.
     pub(crate) async fn handing_over() -> (Self, tokio::sync::mpsc::UnboundedReceiver<TcpStream>) {
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
