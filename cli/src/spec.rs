@@ -46,7 +46,7 @@ pub(crate) fn service_spec(args: &CreateArgs) -> Result<ServiceSpec> {
     let mut spec = ServiceSpec {
         name: args.name.clone().unwrap_or_else(|| random_name(image)),
         labels: args.label.iter().cloned().collect(),
-        mode: mode::initial(args.mode),
+        mode: args.mode.initial(),
         task: TaskSpec {
             containers: vec![container],
             resources: ResourceRequirements {

@@ -14,6 +14,10 @@
 //! order. [`next_deadline`] says when they are to be asked again although nothing has happened, and
 //! [`invariants`] what must hold after every step.
 
+// Fixtures that the tests outside share name the crate as those do.
+#[cfg(test)]
+extern crate self as swarmlet_core;
+
 pub mod apply;
 pub mod check;
 pub mod command;

@@ -1,17 +1,20 @@
 //! Small states for unit tests.
 
-use std::collections::BTreeMap;
+// Shared with the simulation and the benchmarks, which see this crate from outside.
+#[path = "../tests/simulated/objects.rs"]
+mod objects;
+
 use std::time::Duration;
 
 use crate::apply::{Outcome, apply};
 use crate::command::{Command, Proposal};
 use crate::model::{
-    Availability, Cluster, ClusterId, ClusterSpec, ContainerSpec, JoinSecret, LbPolicy, Node,
-    NodeDescription, NodeId, NodeSpec, NodeState, NodeStatus, Platform, PortMode, PortSpec,
-    Protocol, Resources, Role, RootCa, RuntimeKind, ServiceId, ServiceMode, ServiceSpec, Task,
-    TaskId, TaskPort, TaskSpec, TaskState, TaskStatus, Timestamp, UpdateConfig, Version,
+    Availability, Node, NodeId, NodeSpec, NodeState, PortMode, PortSpec, Protocol, ServiceId,
+    ServiceMode, ServiceSpec, Task, TaskId, TaskPort, TaskState, TaskStatus, Timestamp, Version,
 };
 use crate::state::State;
+
+pub(crate) use objects::cluster;
 
 pub(crate) fn node_id(number: u8) -> NodeId {
     NodeId::from_random(u128::from(number))
@@ -23,66 +26,7 @@ pub(crate) fn service_id(number: u8) -> ServiceId {
 
 /// A ready worker with 4 cores and 8 GiB at 10.0.0.`number`.
 pub(crate) fn node(number: u8) -> Node {
-    Node {
-        id: node_id(number),
-        version: Version(0),
-        created_at: Timestamp(0),
-        spec: NodeSpec {
-            role: Role::Worker,
-            availability: Availability::Active,
-            labels: BTreeMap::new(),
-        },
-        description: NodeDescription {
-            hostname: format!("n{number}"),
-            address: [10, 0, 0, number].into(),
-            platform: Platform {
-                os: "linux".to_owned(),
-                arch: "amd64".to_owned(),
-            },
-            resources: Resources {
-                nano_cpus: 4_000_000_000,
-                memory_bytes: 8 << 30,
-                ..Resources::default()
-            },
-            generic_names: BTreeMap::new(),
-            runtime: RuntimeKind::Docker,
-            engine_version: "29.0".to_owned(),
-            engine_labels: BTreeMap::new(),
-            task_ports: (20_000, 29_999),
-            probe_port: 0,
-            schema: 1,
-            program_version: "0.1.0".to_owned(),
-        },
-        status: NodeStatus {
-            state: NodeState::Ready,
-            message: String::new(),
-            since: Timestamp(0),
-        },
-        manager: None,
-        port_problems: Vec::new(),
-        problems: Vec::new(),
-    }
-}
-
-pub(crate) fn cluster() -> Cluster {
-    let secret = JoinSecret {
-        salt: [0; 16],
-        sha256: [0; 32],
-    };
-    Cluster {
-        id: ClusterId::from_random(1),
-        version: Version(0),
-        created_at: Timestamp(0),
-        spec: ClusterSpec::default(),
-        root_ca: RootCa {
-            certificate: Vec::new(),
-            key: Vec::new(),
-        },
-        worker_secret: secret.clone(),
-        manager_secret: secret,
-        schema: 1,
-        next_raft_id: 1,
-    }
+    objects::node(&format!("n{number}"), number, 4, 8 << 30)
 }
 
 pub(crate) fn ingress(published: u16, target: u16) -> PortSpec {
@@ -99,22 +43,8 @@ pub(crate) fn ingress(published: u16, target: u16) -> PortSpec {
 /// A service that runs `whoami`.
 pub(crate) fn spec(name: &str, replicas: u32) -> ServiceSpec {
     ServiceSpec {
-        name: name.to_owned(),
-        labels: BTreeMap::new(),
         mode: ServiceMode::Replicated { replicas },
-        task: TaskSpec {
-            containers: vec![ContainerSpec {
-                image: "whoami".to_owned(),
-                ..ContainerSpec::default()
-            }],
-            ..TaskSpec::default()
-        },
-        ports: Vec::new(),
-        lb_policy: LbPolicy::RoundRobin,
-        lb_prefer_local: false,
-        drain_timeout: Duration::from_secs(10),
-        update: UpdateConfig::default(),
-        rollback: UpdateConfig::default(),
+        ..objects::spec(name)
     }
 }
 

@@ -5,24 +5,11 @@ use swarmlet_core::model::{ModeKind, RestartCondition, RestartPolicy, ServiceMod
 
 use crate::args::ServiceFlags;
 
-/// The mode of a new service before its numbers are set.
-pub(super) fn initial(kind: ModeKind) -> ServiceMode {
-    match kind {
-        ModeKind::Replicated => ServiceMode::Replicated { replicas: 1 },
-        ModeKind::Global => ServiceMode::Global {},
-        ModeKind::ReplicatedJob => ServiceMode::ReplicatedJob {
-            max_concurrent: 0,
-            total_completions: 1,
-        },
-        ModeKind::GlobalJob => ServiceMode::GlobalJob {},
-    }
-}
-
 /// The restart policy of a new service: what has completed is not started again where that was
 /// the purpose.
 pub(super) fn restart(kind: ModeKind) -> RestartPolicy {
     let mut policy = RestartPolicy::default();
-    if initial(kind).is_job() {
+    if kind.initial().is_job() {
         policy.condition = RestartCondition::OnFailure;
     }
     policy

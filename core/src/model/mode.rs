@@ -93,6 +93,22 @@ pub enum ModeKind {
 }
 
 impl ModeKind {
+    /// The mode of a new service before its numbers are set: one task, or one completion.
+    #[must_use]
+    pub fn initial(self) -> ServiceMode {
+        match self {
+            Self::Replicated => ServiceMode::Replicated { replicas: 1 },
+            Self::Global => ServiceMode::Global {},
+            Self::ReplicatedJob => ServiceMode::ReplicatedJob {
+                max_concurrent: 0,
+                total_completions: 1,
+            },
+            Self::GlobalJob => ServiceMode::GlobalJob {},
+        }
+    }
+}
+
+impl ModeKind {
     const ALL: [Self; 4] = [
         Self::Replicated,
         Self::Global,

@@ -140,15 +140,7 @@ pub(crate) fn describe(node: &mut Node, word: &str) {
 
 /// As the command line does: jobs are restarted after failures only, unless told otherwise.
 fn set_mode(spec: &mut ServiceSpec, kind: ModeKind) {
-    spec.mode = match kind {
-        ModeKind::Replicated => ServiceMode::Replicated { replicas: 1 },
-        ModeKind::Global => ServiceMode::Global {},
-        ModeKind::ReplicatedJob => ServiceMode::ReplicatedJob {
-            max_concurrent: 0,
-            total_completions: 1,
-        },
-        ModeKind::GlobalJob => ServiceMode::GlobalJob {},
-    };
+    spec.mode = kind.initial();
     if spec.mode.is_job() {
         spec.task.restart.condition = RestartCondition::OnFailure;
     }
