@@ -14,10 +14,8 @@ use cluster::{Cluster, free_port, wait_until};
 
 /// Two nodes with two tasks that are asked for their health.
 fn served(action: &str) -> (Cluster, u16) {
-    let cluster = Cluster::new(2);
+    let cluster = Cluster::with_workers(1);
     let port = free_port();
-    cluster.init(0);
-    cluster.join(1, "worker");
     let publish = format!("{port}:80");
     let created = cluster.ok(
         0,

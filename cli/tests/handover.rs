@@ -22,23 +22,7 @@ use load::Load;
 
 /// A node with a service that answers on a port.
 fn node_with_service() -> (Cluster, SocketAddr) {
-    let cluster = Cluster::new(1);
-    let port = free_port();
-    cluster.init(0);
-    let publish = format!("{port}:80");
-    cluster.ok(
-        0,
-        &[
-            "service",
-            "create",
-            "--name",
-            "ng",
-            "--replicas=2",
-            "-p",
-            &publish,
-            "whoami",
-        ],
-    );
+    let (cluster, port) = Cluster::serving_two();
     (cluster, SocketAddr::from((Cluster::ip(0), port)))
 }
 

@@ -236,23 +236,7 @@ fn an_image_that_does_not_exist_is_seen_in_ps() {
 
 #[test]
 fn a_killed_daemon_comes_back_with_its_state() {
-    let cluster = Cluster::new(1);
-    let port = free_port();
-    cluster.init(0);
-    let publish = format!("{port}:80");
-    cluster.ok(
-        0,
-        &[
-            "service",
-            "create",
-            "--name",
-            "ng",
-            "--replicas=2",
-            "-p",
-            &publish,
-            "whoami",
-        ],
-    );
+    let (cluster, port) = Cluster::serving_two();
     wait_for_turns(&cluster, port, 2);
     let before = cluster.ok(0, &["service", "ps", "-q", "ng"]).stdout;
     let balancer = cluster.pid(0, "lb.pid");
@@ -330,23 +314,7 @@ fn leaving_leaves_nothing_behind() {
 
 #[test]
 fn a_killed_balancer_is_replaced() {
-    let cluster = Cluster::new(1);
-    let port = free_port();
-    cluster.init(0);
-    let publish = format!("{port}:80");
-    cluster.ok(
-        0,
-        &[
-            "service",
-            "create",
-            "--name",
-            "ng",
-            "--replicas=2",
-            "-p",
-            &publish,
-            "whoami",
-        ],
-    );
+    let (cluster, port) = Cluster::serving_two();
     wait_for_turns(&cluster, port, 2);
     let killed = cluster.pid(0, "lb.pid");
     cluster.kill(killed);

@@ -63,10 +63,7 @@ fn steps(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[test]
 fn tasks_go_where_they_are_asked_to() {
-    let cluster = Cluster::new(3);
-    cluster.init(0);
-    cluster.join(1, "worker");
-    cluster.join(2, "worker");
+    let cluster = Cluster::with_workers(2);
     for (host, zone) in [("host1", "a"), ("host2", "a"), ("host3", "b")] {
         let label = format!("zone={zone}");
         cluster.ok(0, &["node", "update", "--label-add", &label, host]);
@@ -143,9 +140,7 @@ fn tasks_go_where_they_are_asked_to() {
 
 #[test]
 fn a_dry_run_tells_and_changes_nothing() {
-    let cluster = Cluster::new(2);
-    cluster.init(0);
-    cluster.join(1, "worker");
+    let cluster = Cluster::with_workers(1);
     let create = [
         "service",
         "create",

@@ -49,11 +49,8 @@ fn wait_for_managers(cluster: &Cluster, node: usize, expected: &[&str]) {
 
 /// Three nodes, the first a manager, that serve one task each.
 fn cluster() -> (Cluster, u16, Vec<String>) {
-    let cluster = Cluster::new(3);
+    let cluster = Cluster::with_workers(2);
     let port = free_port();
-    cluster.init(0);
-    cluster.join(1, "worker");
-    cluster.join(2, "worker");
     let publish = format!("{port}:80");
     let line = [
         "service",

@@ -77,11 +77,8 @@ fn running(cluster: &Cluster) -> Vec<String> {
 
 #[test]
 fn updates_and_rollbacks_lose_no_connection() {
-    let cluster = Cluster::new(3);
+    let cluster = Cluster::with_workers(2);
     let port = free_port();
-    cluster.init(0);
-    cluster.join(1, "worker");
-    cluster.join(2, "worker");
     let publish = format!("{port}:80");
     let create = [
         "service",

@@ -182,6 +182,29 @@ impl Cluster {
         );
     }
 
+    /// A manager, and so many workers.
+    #[track_caller]
+    pub(crate) fn with_workers(workers: usize) -> Self {
+        let cluster = Self::new(1 + workers);
+        cluster.init(0);
+        for node in 1..=workers {
+            cluster.join(node, "worker");
+        }
+        cluster
+    }
+
+    /// One node that serves two tasks of the service `ng` on a port, which is returned.
+    #[track_caller]
+    pub(crate) fn serving_two() -> (Self, u16) {
+        let cluster = Self::new(1);
+        let port = free_port();
+        cluster.init(0);
+        let publish = format!("{port}:80");
+        let line = ["service", "create", "--name=ng", "--replicas=2"];
+        cluster.ok(0, &[&line[..], &["-p", &publish, "whoami"]].concat());
+        (cluster, port)
+    }
+
     /// Makes a node one of the first one's cluster.
     #[track_caller]
     pub(crate) fn join(&self, node: usize, role: &str) -> Output {

@@ -5,18 +5,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::cluster::{Cluster, free_port, wait_until};
+use crate::cluster::{Cluster, wait_until};
 
 /// How long a node may be without its daemon after it was killed.
 const BACK_WITHIN: Duration = Duration::from_secs(4);
 
-/// A node with two tasks behind a port.
-fn node_with_tasks(cluster: &Cluster) -> u16 {
-    let port = free_port();
-    cluster.init(0);
-    let publish = format!("{port}:80");
-    let create = ["service", "create", "--name", "ng", "--replicas=2", "-p"];
-    cluster.ok(0, &[&create[..], &[&publish, "whoami"]].concat());
+/// A node with two tasks that answer on a port.
+fn node_with_tasks() -> (Cluster, u16) {
+    let (cluster, port) = Cluster::serving_two();
     wait_until("both answer", || {
         let names: BTreeSet<_> = (0..4).map(|_| cluster.ask(0, port)).collect();
         match names.iter().all(Result::is_ok) && names.len() == 2 {
@@ -24,7 +20,7 @@ fn node_with_tasks(cluster: &Cluster) -> u16 {
             false => Err(format!("{names:?}")),
         }
     });
-    port
+    (cluster, port)
 }
 
 /// Processes of the node but for the daemon and its parent: balancer, shims and tasks.
@@ -40,8 +36,7 @@ fn others(cluster: &Cluster) -> BTreeSet<i32> {
 
 #[test]
 fn a_daemon_killed_again_and_again_is_back_and_adopts_everything() {
-    let cluster = Cluster::new(1);
-    let port = node_with_tasks(&cluster);
+    let (cluster, port) = node_with_tasks();
     let before = others(&cluster);
     let supervisor = cluster.pid(0, "supervisor.pid");
     for round in 1..=3 {
@@ -69,8 +64,7 @@ fn a_daemon_killed_again_and_again_is_back_and_adopts_everything() {
 #[test]
 fn sigterm_to_either_ends_both_and_nothing_else() {
     for told in ["supervisor.pid", "daemon.pid"] {
-        let cluster = Cluster::new(1);
-        let port = node_with_tasks(&cluster);
+        let (cluster, port) = node_with_tasks();
         let before = others(&cluster);
         cluster.signal(cluster.pid(0, told), Signal::TERM);
         wait_until("both have ended", || {
