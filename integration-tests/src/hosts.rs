@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::{
-    Host, Image, Namespace, cleanup,
+    Host, Image, Namespace, cleanup, contention,
     host::ImportedFrom,
     run::{Clock, Run},
 };
@@ -55,6 +55,7 @@ impl Hosts {
     /// Without root, when a program is missing, or when an engine does not start.
     pub fn start(count: u8, image: &Image) -> Result<Self> {
         check_prerequisites()?;
+        contention::watch();
         ensure!(
             (1..=200).contains(&count),
             "{count} hosts: there are addresses for 1 to 200"

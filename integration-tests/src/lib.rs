@@ -17,6 +17,7 @@ pub mod bench;
 mod binary;
 pub mod cleanup;
 mod command;
+mod contention;
 mod dns;
 mod engine;
 mod host;

@@ -3,7 +3,7 @@
 use std::{fs, net::Ipv4Addr, time::Duration};
 
 use anyhow::Result;
-use swarmlet_integration_tests::{Host, NameServer, Output, wait_until};
+use swarmlet_integration_tests::{Host, NameServer, Output, measured::within, wait_until};
 
 use crate::cluster::{Cluster, SOON, check_refused};
 
@@ -71,9 +71,9 @@ fn whoever_has_no_valid_token_stays_outside() {
     let refused = join(two, &token, "10.99.0.1:2399");
     check_refused_join(two, &refused, "10.99.0.1:2399").unwrap();
     for output in [&wrong_digest, &wrong_secret, &refused] {
-        assert!(output.took < Duration::from_secs(5), "{output:?}");
+        within("a join is refused", output.took, Duration::from_secs(5));
     }
-    assert!(silent.took < Duration::from_secs(20), "{silent:?}");
+    within("a silent address", silent.took, Duration::from_secs(20));
     let other = join(two, &token, "10.99.0.1:2378");
     check_refused_join(two, &other, "10.99.0.1:2378").unwrap();
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use swarmlet_integration_tests::{Load, Signal, wait_until};
+use swarmlet_integration_tests::{Load, Signal, measured::within, wait_until};
 
 use crate::cluster::{Cluster, LATER, SOON};
 
@@ -101,10 +101,8 @@ fn the_leader_is_killed_and_only_managers_notice() {
     let mut times = Vec::new();
     for round in 0..ROUNDS {
         let (killed, took) = kill_leader(&cluster, round).unwrap();
-        eprintln!(
-            "round {round}: host{} killed, writes after {took:.2?}",
-            killed + 1
-        );
+        eprintln!("round {round}: host{} killed", killed + 1);
+        within(&format!("round {round}: writes again"), took, LIMIT);
         times.push(took);
         bring_back(&cluster, killed).unwrap();
     }
@@ -114,7 +112,7 @@ fn the_leader_is_killed_and_only_managers_notice() {
     eprintln!(
         "leader killed {ROUNDS} times: writes again after p99 {:.2?} (fsync p99 {:.2?}); \
          {} requests, p99 {:.2?}",
-        p99(times.clone()),
+        p99(times),
         p99(sync),
         report.answered(),
         report.latency(0.99).unwrap_or_default(),
@@ -131,7 +129,6 @@ fn the_leader_is_killed_and_only_managers_notice() {
         6,
         "tasks were replaced"
     );
-    assert!(p99(times.clone()) < LIMIT, "{times:?}");
 }
 
 #[test]
