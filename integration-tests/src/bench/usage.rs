@@ -78,12 +78,11 @@ mod tests {
         let own = rustix::process::getpid();
         let (before, machine) = (cpu_time(own).unwrap(), machine_time().unwrap());
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_millis(100) {
+        // Other tests of this process may run at the same time, and other programs besides.
+        while cpu_time(own).unwrap() - before < Duration::from_millis(20) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "no time at all");
             std::hint::black_box(resident_bytes(own).unwrap());
         }
-        let took = cpu_time(own).unwrap() - before;
-        // Other tests of this process may run at the same time, so there is no upper bound.
-        assert!(took >= Duration::from_millis(10), "{took:?}");
         let share = busy_share(machine, machine_time().unwrap());
         assert!(share > 0.0 && share <= 1.0, "{share}");
         assert!(resident_bytes(own).unwrap() > 100_000);

@@ -16,7 +16,6 @@ use swarmlet_integration_tests::measured::{at_most, noted, within};
 
 use crate::{
     cluster::{Cluster, at},
-    containers::engine_start,
     history::all_ready,
 };
 
@@ -150,7 +149,6 @@ fn short_connections_that_clients_close_do_not_use_up_the_ports() {
     assert!(took < longest, "{took:?}: too slow to use up the ports");
     eprintln!("{:?}", &failed[..failed.len().min(5)]);
     at_most("of 40,000 connections failed", failed.len() as u64, 0);
-    engine_start(&cluster.hosts[0]);
     cluster
         .swarmlet(&[
             "service",
