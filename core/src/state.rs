@@ -1,9 +1,15 @@
 //! The replicated state: every object of the cluster, by identifier.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod tasks;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::{Cluster, Node, NodeId, Service, ServiceId, Task, TaskId, Version};
+use crate::scheduler::Load;
+
+use tasks::Tasks;
 
 /// Everything that the managers agree on.
 ///
@@ -15,9 +21,7 @@ pub struct State {
     pub(crate) cluster: Option<Arc<Cluster>>,
     pub(crate) nodes: BTreeMap<NodeId, Arc<Node>>,
     pub(crate) services: BTreeMap<ServiceId, Arc<Service>>,
-    pub(crate) tasks: BTreeMap<TaskId, Arc<Task>>,
-    by_service: BTreeMap<ServiceId, BTreeMap<u32, BTreeSet<TaskId>>>,
-    by_node: BTreeMap<NodeId, BTreeSet<TaskId>>,
+    tasks: Tasks,
 }
 
 impl State {
@@ -76,7 +80,7 @@ impl State {
     /// A task.
     #[must_use]
     pub fn task(&self, id: &TaskId) -> Option<&Task> {
-        self.tasks.get(id).map(AsRef::as_ref)
+        self.tasks.get(id)
     }
 
     /// All nodes, by identifier.
@@ -91,7 +95,7 @@ impl State {
 
     /// All tasks, by identifier.
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {
-        self.tasks.values().map(AsRef::as_ref)
+        self.tasks.iter()
     }
 
     /// The service of that name. One that is being removed has given its name back already,
@@ -104,31 +108,35 @@ impl State {
 
     /// The tasks of a service, by slot and identifier.
     pub fn tasks_of(&self, service: &ServiceId) -> impl Iterator<Item = &Task> {
-        self.by_service
-            .get(service)
-            .into_iter()
-            .flat_map(BTreeMap::values)
-            .flatten()
-            .filter_map(|id| self.task(id))
+        self.tasks.of_service(service)
     }
 
     /// The tasks of one slot of a service, by identifier.
     pub fn tasks_in(&self, service: &ServiceId, slot: u32) -> impl Iterator<Item = &Task> {
-        self.by_service
-            .get(service)
-            .and_then(|slots| slots.get(&slot))
-            .into_iter()
-            .flatten()
-            .filter_map(|id| self.task(id))
+        self.tasks.in_slot(service, slot)
     }
 
     /// The tasks bound to a node, by identifier.
     pub fn tasks_on(&self, node: &NodeId) -> impl Iterator<Item = &Task> {
-        self.by_node
-            .get(node)
-            .into_iter()
-            .flatten()
-            .filter_map(|id| self.task(id))
+        self.tasks.on_node(node)
+    }
+
+    /// The tasks that are bound to no node, those that have ended included, by identifier.
+    pub fn unplaced_tasks(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.unplaced()
+    }
+
+    /// What a node carries.
+    pub(crate) fn load(&self, node: &NodeId) -> Cow<'_, Load> {
+        match self.tasks.load(node) {
+            Some(load) => Cow::Borrowed(load),
+            None => Cow::Owned(Load::default()),
+        }
+    }
+
+    /// Where what is kept of tasks besides themselves does not follow from them: a bug.
+    pub(crate) fn disagreement(&self) -> Option<String> {
+        self.tasks.disagreement()
     }
 
     /// A service, to be changed in place.
@@ -136,51 +144,25 @@ impl State {
         self.services.get_mut(id).map(Arc::make_mut)
     }
 
-    /// A task, to be changed in place. Its node must be changed by [`State::put_task`] instead,
-    /// which keeps the indexes in step.
-    pub(crate) fn task_mut(&mut self, id: &TaskId) -> Option<&mut Task> {
-        self.tasks.get_mut(id).map(Arc::make_mut)
+    /// Changes a task, where there is one of that name, and returns what `edit` does.
+    pub(crate) fn edit_task<T>(
+        &mut self,
+        id: &TaskId,
+        edit: impl FnOnce(&mut Task) -> T,
+    ) -> Option<T> {
+        let mut task = self.task(id)?.clone();
+        let result = edit(&mut task);
+        self.tasks.put(Arc::new(task));
+        Some(result)
     }
 
-    /// Adds or replaces a task, and keeps the indexes in step.
+    /// Adds or replaces a task.
     pub(crate) fn put_task(&mut self, task: Arc<Task>) {
-        self.by_service
-            .entry(task.service.clone())
-            .or_default()
-            .entry(task.slot)
-            .or_default()
-            .insert(task.id.clone());
-        if let Some(node) = &task.node {
-            self.by_node
-                .entry(node.clone())
-                .or_default()
-                .insert(task.id.clone());
-        }
-        self.tasks.insert(task.id.clone(), task);
+        self.tasks.put(task);
     }
 
-    /// Removes a task, and keeps the indexes in step.
+    /// Removes a task.
     pub(crate) fn remove_task(&mut self, id: &TaskId) {
-        let Some(task) = self.tasks.remove(id) else {
-            return;
-        };
-        if let Some(slots) = self.by_service.get_mut(&task.service) {
-            remove_from(slots, &task.slot, id);
-            if slots.is_empty() {
-                self.by_service.remove(&task.service);
-            }
-        }
-        if let Some(node) = &task.node {
-            remove_from(&mut self.by_node, node, id);
-        }
-    }
-}
-
-fn remove_from<K: Ord>(index: &mut BTreeMap<K, BTreeSet<TaskId>>, key: &K, id: &TaskId) {
-    if let Some(ids) = index.get_mut(key) {
-        ids.remove(id);
-        if ids.is_empty() {
-            index.remove(key);
-        }
+        self.tasks.remove(id);
     }
 }

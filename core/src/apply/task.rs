@@ -12,7 +12,7 @@ use crate::scheduler;
 use crate::state::State;
 
 pub(super) fn create(state: &mut State, change: Change, task: &Task) -> Outcome {
-    if state.tasks.contains_key(&task.id) {
+    if state.task(&task.id).is_some() {
         return Err(Rejection::TaskExists(task.id.clone()));
     }
     let service = state
@@ -180,17 +180,16 @@ pub(super) fn report(
 
 /// Marks a task whose node is gone. The node cannot contradict it any more.
 pub(super) fn orphan(state: &mut State, change: Change, id: &TaskId) -> Vec<Event> {
-    let Some(task) = state.task_mut(id) else {
-        return Vec::new();
-    };
-    let status = TaskStatus {
-        state: TaskState::Orphaned,
-        message: "its node was removed from the cluster".to_owned(),
-        ..task.status.clone()
-    };
-    advance(task, &status, change.at);
-    task.version = change.index;
-    vec![Event::Task(id.clone())]
+    let edited = edit(state, change, id, |task| {
+        let status = TaskStatus {
+            state: TaskState::Orphaned,
+            message: "its node was removed from the cluster".to_owned(),
+            ..task.status.clone()
+        };
+        advance(task, &status, change.at);
+    });
+    // One that is not there has nothing to lose.
+    edited.unwrap_or_default()
 }
 
 pub(super) fn delete(state: &mut State, id: &TaskId) -> Outcome {
@@ -258,17 +257,18 @@ fn pending<'a>(state: &'a State, id: &TaskId, expected: Version) -> Result<&'a T
     Ok(task)
 }
 
-/// Changes a task in place.
+/// Changes a task.
 pub(super) fn edit(
     state: &mut State,
     change: Change,
     id: &TaskId,
     edit: impl FnOnce(&mut Task),
 ) -> Outcome {
-    let task = state
-        .task_mut(id)
+    state
+        .edit_task(id, |task| {
+            edit(task);
+            task.version = change.index;
+        })
         .ok_or_else(|| Rejection::TaskNotFound(id.clone()))?;
-    edit(task);
-    task.version = change.index;
     Ok(vec![Event::Task(id.clone())])
 }

@@ -59,6 +59,9 @@ pub(super) fn services(state: &State) -> Result<(), Violation> {
 }
 
 pub(super) fn tasks(state: &State) -> Result<(), Violation> {
+    if let Some(text) = state.disagreement() {
+        return Err(Violation(text));
+    }
     for task in state.tasks() {
         let broken = |rule: &str| Err(Violation(format!("task {} {rule}", task.id)));
         let Some(service) = state.service(&task.service) else {
@@ -73,19 +76,9 @@ pub(super) fn tasks(state: &State) -> Result<(), Violation> {
         if task.slot == 0 {
             return broken("has no slot");
         }
-        if !state
-            .tasks_in(&task.service, task.slot)
-            .any(|other| other.id == task.id)
-        {
-            return broken("is not in the index of its slot");
-        }
-        if let Some(node) = &task.node {
-            if task.is_live() && state.node(node).is_none() {
-                return broken("lives on a node that does not exist");
-            }
-            if !state.tasks_on(node).any(|other| other.id == task.id) {
-                return broken("is not in the index of its node");
-            }
+        let exists = |node| state.node(node).is_some();
+        if task.is_live() && !task.node.as_ref().is_none_or(exists) {
+            return broken("lives on a node that does not exist");
         }
         let rebalanced = state
             .service(&task.service)

@@ -1,8 +1,11 @@
 //! Identifiers: 25 characters of base 36, as Docker Swarm's, each with a type of its own.
+//!
+//! The characters are in the value itself and not behind a pointer: maps of tens of thousands of
+//! tasks are searched all the time, and each comparison would else wait for memory of its own.
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// Length of an identifier in characters. 25 base-36 digits hold 128 random bits.
 const LENGTH: usize = 25;
@@ -15,9 +18,8 @@ pub struct InvalidId(pub String);
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-        #[serde(transparent)]
-        pub struct $name(String);
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; LENGTH]);
 
         impl $name {
             /// Makes an identifier of 128 bits that the caller drew from a random source.
@@ -31,33 +33,40 @@ macro_rules! id {
             /// # Errors
             /// [`InvalidId`] unless it is 25 characters of `0-9a-z`.
             pub fn parse(text: &str) -> Result<Self, InvalidId> {
-                let well_formed = text.len() == LENGTH
-                    && text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
-                if well_formed { Ok(Self(text.to_owned())) } else { Err(InvalidId(text.to_owned())) }
+                let refused = || InvalidId(text.to_owned());
+                let digits: [u8; LENGTH] = text.as_bytes().try_into().map_err(|_| refused())?;
+                let well_formed = |b: &u8| b.is_ascii_digit() || b.is_ascii_lowercase();
+                if digits.iter().all(well_formed) { Ok(Self(digits)) } else { Err(refused()) }
             }
 
             /// The identifier as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
-                &self.0
+                str::from_utf8(&self.0).expect("an identifier is made of ASCII characters")
             }
 
             /// The first twelve characters, as tables show it.
             #[must_use]
             pub fn short(&self) -> &str {
-                &self.0[..12]
+                &self.as_str()[..12]
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
     };
@@ -80,7 +89,7 @@ id! {
     TaskId
 }
 
-fn base36(mut bits: u128) -> String {
+fn base36(mut bits: u128) -> [u8; LENGTH] {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let mut text = [b'0'; LENGTH];
     for place in text.iter_mut().rev() {
@@ -88,7 +97,7 @@ fn base36(mut bits: u128) -> String {
         *place = DIGITS[(bits % 36) as usize];
         bits /= 36;
     }
-    text.iter().map(|&digit| char::from(digit)).collect()
+    text
 }
 
 #[cfg(test)]

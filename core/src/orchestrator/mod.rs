@@ -25,7 +25,7 @@ mod tests;
 use crate::command::Command;
 use crate::endpoints;
 use crate::model::{
-    NodeId, NodeState, Service, ServiceMode, Task, TaskState, TaskStatus, Timestamp,
+    Node, NodeId, NodeState, Service, ServiceMode, Task, TaskState, TaskStatus, Timestamp,
 };
 use crate::random::Random;
 use crate::state::State;
@@ -59,7 +59,10 @@ pub fn reconcile(state: &State, now: Timestamp, seed: u64) -> Vec<Command> {
             }
         }
     }
-    for task in state.tasks().filter(|task| is_lost(state, task)) {
+    let is_down = |node: &&Node| node.status.state == NodeState::Down;
+    let on_it = state.nodes().filter(is_down);
+    let on_it = on_it.flat_map(|node| state.tasks_on(&node.id));
+    for task in on_it.filter(|task| is_lost(task)) {
         pass.commands.push(Command::ReportTask {
             id: task.id.clone(),
             by: None,
@@ -129,14 +132,9 @@ impl Pass<'_> {
     }
 }
 
-/// A task that was told to stop while its node is down. Nobody will report its end, and a
-/// service would wait for it for ever; should the node come back, its agent finds that the
-/// task is not wanted and stops it.
-fn is_lost(state: &State, task: &Task) -> bool {
-    let down = task
-        .node
-        .as_ref()
-        .and_then(|node| state.node(node))
-        .is_some_and(|node| node.status.state == NodeState::Down);
-    down && task.is_live() && task.desired > TaskState::Running
+/// Whether a task on a node that is down was told to stop. Nobody will report its end, and a
+/// service would wait for it for ever; should the node come back, its agent finds that the task
+/// is not wanted and stops it.
+fn is_lost(task: &Task) -> bool {
+    task.is_live() && task.desired > TaskState::Running
 }

@@ -50,7 +50,7 @@ pub(crate) fn moves<'a>(state: &'a State, service: &Service, most: usize) -> Vec
         leaves[from].stays -= 1;
         leaves[to].stays += 1;
         leaves[to].live += 1;
-        leaves[to].load.add(task);
+        leaves[to].load.to_mut().add(task);
         moves.push(task);
     }
     moves
@@ -59,7 +59,7 @@ pub(crate) fn moves<'a>(state: &'a State, service: &Service, most: usize) -> Vec
 /// A node, with the tasks of the service on it.
 struct Leaf<'a> {
     node: &'a Node,
-    load: Load,
+    load: Cow<'a, Load>,
     live: usize,
     stays: usize,
     /// Those that may move, the highest slot last.
@@ -92,7 +92,7 @@ fn leaves<'a>(state: &'a State, service: &Service) -> Vec<Leaf<'a>> {
         let answers = node.status.state == NodeState::Ready;
         Leaf {
             node,
-            load: Load::of(state, &node.id),
+            load: state.load(&node.id),
             live: count.live,
             stays: count.stays,
             movable: movable

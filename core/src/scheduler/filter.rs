@@ -142,7 +142,7 @@ pub(super) fn by_load(
     if !has_room(node, load, task) {
         return Err(Refusal::Resources);
     }
-    if host_ports(task).any(|port| load.host_ports.contains(&port)) {
+    if host_ports(task).any(|port| load.has_port(port)) {
         return Err(Refusal::HostPort);
     }
     let most = task.spec.placement.max_replicas as usize;
@@ -153,24 +153,24 @@ pub(super) fn by_load(
 }
 
 fn has_room(node: &Node, load: &Load, task: &Task) -> bool {
-    let (capacity, reserved) = (&node.description.resources, &load.reserved);
+    let capacity = &node.description.resources;
     let wanted = &task.spec.resources.reservations;
     // A task that reserves nothing fits a node that is overbooked, too (its capacity may have
     // shrunk since).
-    let fits = |wanted: u64, reserved: u64, capacity: u64| {
-        wanted == 0 || reserved.saturating_add(wanted) <= capacity
+    let fits = |wanted: u64, reserved: u128, capacity: u64| {
+        wanted == 0 || reserved + u128::from(wanted) <= u128::from(capacity)
     };
     let of = |resources: &Resources, kind| resources.generic.get(kind).copied().unwrap_or(0);
-    fits(wanted.nano_cpus, reserved.nano_cpus, capacity.nano_cpus)
+    fits(wanted.nano_cpus, load.nano_cpus(), capacity.nano_cpus)
         && fits(
             wanted.memory_bytes,
-            reserved.memory_bytes,
+            load.memory_bytes(),
             capacity.memory_bytes,
         )
         && wanted
             .generic
             .iter()
-            .all(|(kind, &amount)| fits(amount, of(reserved, kind), of(capacity, kind)))
+            .all(|(kind, &amount)| fits(amount, load.generic(kind), of(capacity, kind)))
 }
 
 /// A node without an engine has nothing that could be silent.

@@ -1,47 +1,107 @@
 //! What a node carries already.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use crate::model::{NodeId, PortMode, Protocol, Resources, Task};
-use crate::state::State;
+use crate::model::{PortMode, Protocol, Resources, ServiceId, Task};
 
-/// The sum of a node's tasks.
-#[derive(Debug, Clone, Default)]
+/// The sum of a node's live tasks. One that has ended weighs nothing; one that is being stopped
+/// holds its share until it is gone.
+///
+/// The state keeps one for each node and changes it with each task, because counting anew for
+/// every placement would cost the square of what a node has. Sums are wider than what is summed
+/// up, so that taking away what was added leads back to exactly the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Load {
-    /// Reserved by tasks that are not known to have ended; a task that is being stopped holds
-    /// its share until it is gone.
-    pub(crate) reserved: Resources,
-    /// Published on the node itself.
-    pub(crate) host_ports: BTreeSet<(u16, Protocol)>,
+    nano_cpus: u128,
+    memory_bytes: u128,
+    generic: BTreeMap<String, u128>,
+    /// Ports published on the node itself, with the number of tasks that have them.
+    host_ports: BTreeMap<(u16, Protocol), usize>,
+    /// Tasks of each service.
+    services: BTreeMap<ServiceId, usize>,
     /// Tasks that are to stay, of all services.
-    pub(crate) tasks: usize,
+    members: usize,
 }
 
 impl Load {
-    /// What the state says of a node.
-    pub(crate) fn of(state: &State, node: &NodeId) -> Self {
-        Self::sum(state.tasks_on(node).filter(|task| task.is_live()))
-    }
-
-    /// The sum of such tasks.
-    pub(crate) fn sum<'a>(tasks: impl Iterator<Item = &'a Task>) -> Self {
-        let mut load = Self::default();
-        tasks.for_each(|task| load.add(task));
-        load
-    }
-
     /// Counts a task in.
     pub(crate) fn add(&mut self, task: &Task) {
-        let wanted = &task.spec.resources.reservations;
-        let sum = &mut self.reserved;
-        sum.nano_cpus = sum.nano_cpus.saturating_add(wanted.nano_cpus);
-        sum.memory_bytes = sum.memory_bytes.saturating_add(wanted.memory_bytes);
-        for (kind, &amount) in &wanted.generic {
-            let reserved = sum.generic.entry(kind.clone()).or_insert(0);
-            *reserved = reserved.saturating_add(amount);
+        if !task.is_live() {
+            return;
         }
-        self.host_ports.extend(host_ports(task));
-        self.tasks += usize::from(task.is_member());
+        let wanted = &task.spec.resources.reservations;
+        self.nano_cpus += u128::from(wanted.nano_cpus);
+        self.memory_bytes += u128::from(wanted.memory_bytes);
+        for (kind, &amount) in wanted.generic.iter().filter(|(_, amount)| **amount != 0) {
+            *self.generic.entry(kind.clone()).or_default() += u128::from(amount);
+        }
+        for port in host_ports(task) {
+            *self.host_ports.entry(port).or_default() += 1;
+        }
+        *self.services.entry(task.service.clone()).or_default() += 1;
+        self.members += usize::from(task.is_member());
+    }
+
+    /// Takes out a task that was counted in.
+    pub(crate) fn remove(&mut self, task: &Task) {
+        if !task.is_live() {
+            return;
+        }
+        let wanted = &task.spec.resources.reservations;
+        self.nano_cpus -= u128::from(wanted.nano_cpus);
+        self.memory_bytes -= u128::from(wanted.memory_bytes);
+        for (kind, &amount) in wanted.generic.iter().filter(|(_, amount)| **amount != 0) {
+            take(&mut self.generic, kind, u128::from(amount));
+        }
+        for port in host_ports(task) {
+            take(&mut self.host_ports, &port, 1);
+        }
+        take(&mut self.services, &task.service, 1);
+        self.members -= usize::from(task.is_member());
+    }
+
+    /// What is reserved; a sum beyond what can be written down is the largest that can.
+    pub(crate) fn reserved(&self) -> Resources {
+        let most = |sum: u128| u64::try_from(sum).unwrap_or(u64::MAX);
+        let generic = self.generic.iter();
+        Resources {
+            nano_cpus: most(self.nano_cpus),
+            memory_bytes: most(self.memory_bytes),
+            generic: generic
+                .map(|(kind, &sum)| (kind.clone(), most(sum)))
+                .collect(),
+            ..Resources::default()
+        }
+    }
+
+    /// Reserved processor time in billionths of a core.
+    pub(super) fn nano_cpus(&self) -> u128 {
+        self.nano_cpus
+    }
+
+    /// Reserved memory.
+    pub(super) fn memory_bytes(&self) -> u128 {
+        self.memory_bytes
+    }
+
+    /// What is reserved of a generic resource.
+    pub(super) fn generic(&self, kind: &str) -> u128 {
+        self.generic.get(kind).copied().unwrap_or(0)
+    }
+
+    /// Whether a task has a port of the node.
+    pub(super) fn has_port(&self, port: (u16, Protocol)) -> bool {
+        self.host_ports.contains_key(&port)
+    }
+
+    /// Tasks of a service.
+    pub(super) fn of_service(&self, service: &ServiceId) -> usize {
+        self.services.get(service).copied().unwrap_or(0)
+    }
+
+    /// Tasks that are to stay, of all services.
+    pub(super) fn members(&self) -> usize {
+        self.members
     }
 }
 
@@ -51,4 +111,18 @@ pub(crate) fn host_ports(task: &Task) -> impl Iterator<Item = (u16, Protocol)> {
         .iter()
         .filter(|port| port.mode == PortMode::Host && port.published != 0)
         .map(|port| (port.published, port.protocol))
+}
+
+/// Lowers a sum, and forgets it once nothing is left of it.
+fn take<K, N>(sums: &mut BTreeMap<K, N>, key: &K, amount: N)
+where
+    K: Ord,
+    N: Copy + Default + PartialEq + std::ops::Sub<Output = N>,
+{
+    if let Some(sum) = sums.get_mut(key) {
+        *sum = *sum - amount;
+        if *sum == N::default() {
+            sums.remove(key);
+        }
+    }
 }

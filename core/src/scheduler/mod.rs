@@ -23,27 +23,26 @@ pub(crate) use balance::moves;
 pub(crate) use census::{FAULTY, is_recent_failure};
 pub use filter::Refusal;
 pub(crate) use filter::{meets_constraints, suits};
-pub(crate) use load::host_ports;
+pub(crate) use load::{Load, host_ports};
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use census::{Count, census};
 use filter::Refusals;
-use load::Load;
 use rank::Rank;
 use tree::Tree;
 
 use crate::command::Command;
 use crate::model::{
-    Node, NodeId, Placement, Resources, ServiceId, Task, TaskState, Timestamp, Version,
+    Node, NodeId, Placement, Resources, Service, ServiceId, Task, TaskState, Timestamp, Version,
 };
 use crate::state::State;
 
 /// A node that may have a task, with what it carries already.
 struct Candidate<'a> {
     node: &'a Node,
-    load: Load,
+    load: Cow<'a, Load>,
     count: Count,
 }
 
@@ -58,10 +57,8 @@ pub fn schedule(state: &State, now: Timestamp, seed: u64) -> Vec<Command> {
     if groups.is_empty() {
         return Vec::new();
     }
-    let mut loads: BTreeMap<NodeId, Load> = state
-        .nodes()
-        .map(|node| (node.id.clone(), Load::of(state, &node.id)))
-        .collect();
+    // What nodes carry with the tasks that this pass gives them; of others the state knows it.
+    let mut loads: BTreeMap<&NodeId, Load> = BTreeMap::new();
     let mut commands = Vec::new();
     for tasks in groups {
         place(state, now, seed, &tasks, &mut loads, &mut commands);
@@ -76,8 +73,8 @@ pub fn schedule(state: &State, now: Timestamp, seed: u64) -> Vec<Command> {
 /// What is in the way.
 pub fn admit(state: &State, node: &Node, task: &Task) -> Result<(), Refusal> {
     filter::lasting(node, task)?;
-    let of_service = state.tasks_on(&node.id).filter(|other| rivals(other, task));
-    filter::by_load(node, &Load::of(state, &node.id), of_service.count(), task)
+    let load = state.load(&node.id);
+    filter::by_load(node, &load, load.of_service(&task.service), task)
 }
 
 /// The values by which a node is grouped, one for each preference of a service.
@@ -87,23 +84,15 @@ pub(crate) fn path<'a>(placement: &Placement, node: &'a Node) -> Vec<Cow<'a, str
     preferences.map(|p| value(p.attribute())).collect()
 }
 
-/// Whether a task counts against the most that a node may have of another one's service.
-fn rivals(other: &Task, task: &Task) -> bool {
-    other.is_live() && other.service == task.service
-}
-
 /// Whether a task could be placed on the node of another one, were that one gone.
 pub(crate) fn fits_in_place_of(state: &State, task: &Task, old: &Task) -> bool {
     let Some(node) = old.node.as_ref().and_then(|id| state.node(id)) else {
         return false;
     };
-    let others = || {
-        let tasks = state.tasks_on(&node.id);
-        tasks.filter(|other| other.is_live() && other.id != old.id)
-    };
-    let of_service = others().filter(|other| rivals(other, task)).count();
+    let mut load = state.load(&node.id).into_owned();
+    load.remove(old);
     filter::lasting(node, task).is_ok()
-        && filter::by_load(node, &Load::sum(others()), of_service, task).is_ok()
+        && filter::by_load(node, &load, load.of_service(&task.service), task).is_ok()
 }
 
 /// Which of a node's generic resources that have names become a task's own: the first that no
@@ -133,7 +122,7 @@ pub(crate) fn generic_names(
 
 /// What the tasks of a node reserve together.
 pub(crate) fn reserved(state: &State, node: &NodeId) -> Resources {
-    Load::of(state, node).reserved
+    state.load(node).reserved()
 }
 
 /// What tasks have in common that can be placed together: service, specification, and the node
@@ -143,12 +132,10 @@ type GroupKey<'a> = (&'a ServiceId, Version, Option<&'a NodeId>);
 /// Tasks that can be placed now, in groups; the group that has waited longest first.
 fn waiting(state: &State, now: Timestamp) -> Vec<Vec<&Task>> {
     let mut groups: BTreeMap<GroupKey<'_>, Vec<&Task>> = BTreeMap::new();
-    for task in state.tasks() {
-        let kept = state
-            .service(&task.service)
-            .is_some_and(|service| !service.removing);
-        let waits = task.node.is_none() && task.is_live() && task.is_member();
-        if kept && waits && task.restart.not_before <= now {
+    for task in state.unplaced_tasks() {
+        let waits = task.is_live() && task.is_member() && task.restart.not_before <= now;
+        let kept = |service: &Service| !service.removing;
+        if waits && state.service(&task.service).is_some_and(kept) {
             groups
                 .entry((&task.service, task.spec_version, task.home.as_ref()))
                 .or_default()
@@ -163,12 +150,12 @@ fn waiting(state: &State, now: Timestamp) -> Vec<Vec<&Task>> {
     groups
 }
 
-fn place(
-    state: &State,
+fn place<'a>(
+    state: &'a State,
     now: Timestamp,
     seed: u64,
-    tasks: &[&Task],
-    loads: &mut BTreeMap<NodeId, Load>,
+    tasks: &[&'a Task],
+    loads: &mut BTreeMap<&'a NodeId, Load>,
     commands: &mut Vec<Command>,
 ) {
     let Some(&first) = tasks.first() else { return };
@@ -187,7 +174,10 @@ fn place(
             Ok(()) => {
                 candidates.push(Candidate {
                     node,
-                    load: loads.remove(&node.id).unwrap_or_default(),
+                    load: match loads.remove(&node.id) {
+                        Some(load) => Cow::Owned(load),
+                        None => state.load(&node.id),
+                    },
                     count,
                 });
                 let index = candidates.len() - 1;
@@ -222,7 +212,9 @@ fn place(
         }
     }
     for candidate in candidates {
-        loads.insert(candidate.node.id.clone(), candidate.load);
+        if let Cow::Owned(load) = candidate.load {
+            loads.insert(&candidate.node.id, load);
+        }
     }
 }
 
@@ -238,7 +230,7 @@ impl Candidate<'_> {
     /// Takes a task if there is room for it.
     fn take(&mut self, task: &Task) -> Result<(), Refusal> {
         filter::by_load(self.node, &self.load, self.count.live, task)?;
-        self.load.add(task);
+        self.load.to_mut().add(task);
         self.count.live += 1;
         self.count.stays += 1;
         Ok(())

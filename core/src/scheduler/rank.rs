@@ -31,9 +31,9 @@ impl Rank {
         seed: u64,
     ) -> Self {
         let capacity = &node.description.resources;
-        let free = free_share(capacity.nano_cpus, load.reserved.nano_cpus)
-            + free_share(capacity.memory_bytes, load.reserved.memory_bytes);
-        let (stays, tasks) = (stays as u64, load.tasks as u64);
+        let free = free_share(capacity.nano_cpus, load.nano_cpus())
+            + free_share(capacity.memory_bytes, load.memory_bytes());
+        let (stays, tasks) = (stays as u64, load.members() as u64);
         let most = |number: u64| u64::MAX - number;
         Self {
             faulty,
@@ -48,8 +48,9 @@ impl Rank {
 
 /// Free part of a capacity in thousandths: finer differences than that are noise, and task
 /// counts decide better.
-fn free_share(capacity: u64, reserved: u64) -> u64 {
-    let free = u128::from(capacity.saturating_sub(reserved)) * 1000;
-    let share = free.checked_div(u128::from(capacity)).unwrap_or(0);
+fn free_share(capacity: u64, reserved: u128) -> u64 {
+    let capacity = u128::from(capacity);
+    let free = capacity.saturating_sub(reserved) * 1000;
+    let share = free.checked_div(capacity).unwrap_or(0);
     u64::try_from(share).unwrap_or(u64::MAX)
 }
