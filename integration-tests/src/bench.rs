@@ -14,4 +14,5 @@ pub use chart::{Bar, Chart, Panel};
 pub use machine::Machine;
 pub use summary::{Summary, ratios};
 pub use testbed::{Route, Testbed};
+pub(crate) use usage::processor_ticks;
 pub use usage::{busy_share, cpu_time, machine_time, resident_bytes};

@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::bench::processor_ticks;
+
 /// Pause between two samples.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -36,15 +38,11 @@ pub(crate) fn watch() {
     WATCH.call_once(|| {
         thread::spawn(|| {
             let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            let mut ticks = processor_ticks();
-            loop {
-                thread::sleep(PAUSE);
-                let now = processor_ticks();
+            let mut ticks = [0; 8];
+            // A machine that does not tell is taken for an idle one.
+            while let (Some(runnable), Ok(now)) = (runnable(), processor_ticks()) {
                 let stolen = stolen(ticks, now);
                 ticks = now;
-                let Some(runnable) = runnable() else {
-                    return;
-                };
                 let factor = factor(runnable, cores, stolen);
                 let at = Instant::now();
                 let mut samples = SAMPLES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,6 +50,8 @@ pub(crate) fn watch() {
                     samples.pop_front();
                 }
                 samples.push_back(Sample { at, factor });
+                drop(samples);
+                thread::sleep(PAUSE);
             }
         });
     });
@@ -88,24 +88,12 @@ fn runnable() -> Option<usize> {
     Some(running.parse::<usize>().ok()?.saturating_sub(1))
 }
 
-/// All processors' ticks so far, and those among them that others got.
-fn processor_ticks() -> (u64, u64) {
-    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let line = stat.lines().next().unwrap_or_default();
-    let ticks: Vec<u64> = line
-        .split_ascii_whitespace()
-        .skip(1)
-        .filter_map(|number| number.parse().ok())
-        .collect();
-    // user, nice, system, idle, iowait, irq, softirq, steal; guests are a part of user.
-    let all = ticks.iter().take(8).sum();
-    (all, ticks.get(7).copied().unwrap_or(0))
-}
-
-fn stolen(before: (u64, u64), now: (u64, u64)) -> f64 {
-    match now.0.saturating_sub(before.0) {
+/// Which share of the processors' time others got between two looks at their ticks.
+fn stolen(before: [u64; 8], now: [u64; 8]) -> f64 {
+    let passed = |ticks: [u64; 8]| ticks.iter().sum::<u64>();
+    match passed(now).saturating_sub(passed(before)) {
         0 => 0.0,
-        all => now.1.saturating_sub(before.1) as f64 / all as f64,
+        all => now[7].saturating_sub(before[7]) as f64 / all as f64,
     }
 }
 
@@ -119,14 +107,15 @@ mod tests {
         assert!((factor(2, 2, 0.0) - 1.0).abs() < 1e-9);
         assert!((factor(6, 2, 0.0) - 3.0).abs() < 1e-9);
         assert!((factor(2, 2, 0.5) - 2.0).abs() < 1e-9);
-        assert!((stolen((100, 10), (200, 35)) - 0.25).abs() < 1e-9);
-        assert!(stolen((100, 10), (100, 10)).abs() < 1e-9);
+        let (before, now) = ([50, 0, 40, 0, 0, 0, 0, 10], [70, 0, 95, 0, 0, 0, 0, 35]);
+        assert!((stolen(before, now) - 0.25).abs() < 1e-9);
+        assert!(stolen(now, now).abs() < 1e-9);
     }
 
     #[test]
     fn this_machine_can_be_watched() {
         assert!(runnable().is_some());
-        assert!(processor_ticks().0 > 0);
+        assert!(processor_ticks().unwrap()[0] > 0);
         watch();
         thread::sleep(PAUSE * 5);
         let factor = during(Duration::from_secs(1));

@@ -43,18 +43,23 @@ pub fn resident_bytes(pid: Pid) -> Result<u64> {
 ///
 /// When `/proc/stat` cannot be read.
 pub fn machine_time() -> Result<(u64, u64)> {
+    let [user, nice, system, idle, iowait, irq, softirq, steal] = processor_ticks()?;
+    let busy = user + nice + system + irq + softirq + steal;
+    Ok((busy, busy + idle + iowait))
+}
+
+/// Ticks of all processors since boot, as the kernel sorts them: user, nice, system, idle, iowait,
+/// irq, softirq and steal. Guests are a part of user.
+pub(crate) fn processor_ticks() -> Result<[u64; 8]> {
     let text = fs::read_to_string("/proc/stat")?;
     let line = text.lines().next().unwrap_or_default();
-    let fields: Vec<u64> = line
-        .split_whitespace()
-        .skip(1)
-        // The last two, time of guests, are in the first two already.
-        .take(8)
-        .map(|field| field.parse().with_context(|| format!("not ticks: {line}")))
-        .collect::<Result<_>>()?;
-    let all: u64 = fields.iter().sum();
-    let idle: u64 = fields.iter().skip(3).take(2).sum();
-    Ok((all - idle, all))
+    let mut ticks = [0; 8];
+    let mut fields = line.split_whitespace().skip(1);
+    for tick in &mut ticks {
+        let field = fields.next().and_then(|field| field.parse().ok());
+        *tick = field.with_context(|| format!("not ticks: {line}"))?;
+    }
+    Ok(ticks)
 }
 
 /// The share of the whole machine that was busy between two looks at [`machine_time`].
@@ -79,7 +84,7 @@ mod tests {
         let (before, machine) = (cpu_time(own).unwrap(), machine_time().unwrap());
         let begun = Instant::now();
         // Other tests of this process may run at the same time, and other programs besides.
-        while cpu_time(own).unwrap() - before < Duration::from_millis(20) {
+        while cpu_time(own).unwrap().saturating_sub(before) < Duration::from_millis(20) {
             assert!(begun.elapsed() < Duration::from_secs(20), "no time at all");
             std::hint::black_box(resident_bytes(own).unwrap());
         }
