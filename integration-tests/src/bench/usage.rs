@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use anyhow::{Context, Result};
 use rustix::process::Pid;
 
-/// Time that a process has had of processors, all of its threads together, to the nanosecond:
+/// Time that a process has had of processors, all of the threads that it has together, to the nanosecond:
 /// the ticks of `/proc/PID/stat` are too coarse for a measurement of a second.
 ///
 /// # Errors
@@ -75,21 +75,26 @@ fn first_number(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::{process::Command, time::Instant};
+
     use super::*;
-    use std::time::Instant;
 
     #[test]
-    fn the_own_process_takes_time_and_memory() {
-        let own = rustix::process::getpid();
-        let (before, machine) = (cpu_time(own).unwrap(), machine_time().unwrap());
+    fn a_process_takes_time_and_memory() {
+        // Not this one: its threads come and go with other tests, and their time with them.
+        let long = "i=0; while [ $i -lt 20000000 ]; do i=$((i+1)); done";
+        let mut child = Command::new("sh").args(["-c", long]).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let (before, machine) = (cpu_time(pid).unwrap(), machine_time().unwrap());
         let begun = Instant::now();
-        // Other tests of this process may run at the same time, and other programs besides.
-        while cpu_time(own).unwrap().saturating_sub(before) < Duration::from_millis(20) {
+        while cpu_time(pid).unwrap() - before < Duration::from_millis(50) {
             assert!(begun.elapsed() < Duration::from_secs(20), "no time at all");
-            std::hint::black_box(resident_bytes(own).unwrap());
         }
         let share = busy_share(machine, machine_time().unwrap());
+        let memory = resident_bytes(pid).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
         assert!(share > 0.0 && share <= 1.0, "{share}");
-        assert!(resident_bytes(own).unwrap() > 100_000);
+        assert!(memory > 100_000, "{memory}");
     }
 }
