@@ -55,7 +55,7 @@ use std::{
 
 pub(crate) use self::epoll::Epoll;
 use self::mailbox::Mailbox;
-use crate::{port::Port, shared::Shared};
+use crate::{port::Port, shared::Shared, syscall};
 
 /// Pause before an engine that has failed is made anew.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -127,9 +127,8 @@ impl Crew {
                 number,
             };
             // A failure leaves the threads before it to the drop of the crew.
-            let thread = std::thread::Builder::new()
-                .name(format!("forward-{number}"))
-                .spawn(move || work::<E>(&context))?;
+            let name = format!("forward-{number}");
+            let thread = syscall::spawn(name, move || work::<E>(&context))?;
             crew.lock_threads().push(thread);
         }
         Ok(crew)

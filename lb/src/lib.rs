@@ -21,6 +21,7 @@
 //! * `connection`: one forwarded connection as a pure state machine;
 //! * `engine`: the data path, threads that run these machines on real sockets;
 //!   an engine can be replaced by another without touching the rest;
+//! * `syscall`: the engine's system calls, which tests make fail;
 //! * [`proxy`]: the PROXY protocol, which says whose connection it is;
 //! * `budget` and `sources`: what all connections together, and those of one
 //!   source, may take;
@@ -39,6 +40,10 @@
 //!   failed connect moves to another endpoint unseen.
 //! * After an acknowledgement no connection begins towards an endpoint that
 //!   the acknowledged table does not call ready.
+
+// The tests in here share their means with those in `tests`.
+#[cfg(test)]
+extern crate self as swarmlet_lb;
 
 pub mod access;
 mod balancer;
@@ -63,6 +68,7 @@ mod socket;
 mod sources;
 pub mod standalone;
 pub mod status;
+mod syscall;
 pub mod table;
 
 pub use event::Event;

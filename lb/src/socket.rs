@@ -13,7 +13,7 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt},
 };
 
-use crate::{connection::ConnectFailure, health::Outcome};
+use crate::{connection::ConnectFailure, health::Outcome, syscall};
 
 /// Silence after which the kernel asks whether the peer is still there. Three
 /// questions without an answer and a vanished peer is noticed within a minute.
@@ -80,14 +80,14 @@ impl Socket {
             SocketAddr::V6(_) => AddressFamily::INET6,
         };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))
+        let fd = syscall::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))
             .map_err(|errno| ConnectError::Local(errno.into()))?;
         let socket = Self {
             fd,
             resets: false,
             in_order: false,
         };
-        match rustix::net::connect(&socket.fd, &address) {
+        match syscall::connect(&socket.fd, &address) {
             Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Ok(socket),
             Err(errno) => Err(ConnectError::from(errno)),
         }
@@ -226,7 +226,8 @@ impl From<Errno> for ConnectError {
 pub(crate) enum AcceptAdvice {
     /// There is nobody to accept.
     Wait,
-    /// That one connection is lost; the next may be fine.
+    /// That one connection is lost, or the call was interrupted; the next may be
+    /// fine.
     AgainAtOnce,
     /// Something is used up, or unknown: trying at once would only spin.
     Pause,
@@ -236,7 +237,19 @@ pub(crate) enum AcceptAdvice {
 pub(crate) fn advise(errno: Errno) -> AcceptAdvice {
     match errno {
         Errno::AGAIN => AcceptAdvice::Wait,
-        Errno::CONNABORTED | Errno::INTR => AcceptAdvice::AgainAtOnce,
+        // Those after the second are what has befallen the client's connection
+        // while it waited, as accept(2) has it.
+        Errno::INTR
+        | Errno::CONNABORTED
+        | Errno::PROTO
+        | Errno::NETDOWN
+        | Errno::NETUNREACH
+        | Errno::HOSTDOWN
+        | Errno::HOSTUNREACH
+        | Errno::NOPROTOOPT
+        | Errno::NONET
+        | Errno::OPNOTSUPP
+        | Errno::TIMEDOUT => AcceptAdvice::AgainAtOnce,
         _ => AcceptAdvice::Pause,
     }
 }
@@ -263,6 +276,8 @@ mod tests {
         check(Errno::AGAIN, AcceptAdvice::Wait);
         check(Errno::CONNABORTED, AcceptAdvice::AgainAtOnce);
         check(Errno::INTR, AcceptAdvice::AgainAtOnce);
+        check(Errno::PROTO, AcceptAdvice::AgainAtOnce);
+        check(Errno::NETUNREACH, AcceptAdvice::AgainAtOnce);
         check(Errno::MFILE, AcceptAdvice::Pause);
         check(Errno::NFILE, AcceptAdvice::Pause);
         check(Errno::NOBUFS, AcceptAdvice::Pause);

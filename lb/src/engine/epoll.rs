@@ -21,11 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    buffer::spare_capacity,
-    event::{Timespec, epoll},
-    io::Errno,
-};
+use rustix::{buffer::spare_capacity, event::Timespec, io::Errno};
 
 use self::{accept::Acceptor, buffers::Buffers, slot::Slot};
 use super::{
@@ -38,6 +34,7 @@ use crate::{
     connection::{Limits, MAX_RECEIVE, Side},
     engine::vitals::Vitals,
     shared::Shared,
+    syscall::epoll,
 };
 
 /// Events taken at a time.

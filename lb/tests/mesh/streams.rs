@@ -5,15 +5,12 @@ use std::time::{Duration, Instant};
 use swarmlet_lb::Config;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{
-        TcpStream,
-        tcp::{ReadHalf, WriteHalf},
-    },
+    net::{TcpStream, tcp::ReadHalf},
     sync::mpsc::UnboundedReceiver,
 };
 
 use crate::support::{
-    Backend, Mesh, assert_reset, listener, own_ip, own_port, ready, reset, soon, until,
+    Backend, Mesh, assert_reset, keyed, listener, own_ip, own_port, ready, reset, soon, until,
 };
 
 /// A balancer in front of one endpoint whose connections come to the test.
@@ -72,52 +69,6 @@ impl Bridge {
     }
 }
 
-/// Bytes that follow from a key, so that any loss, repetition or exchange shows.
-struct Keyed(u64);
-
-impl Keyed {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        for byte in buffer {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            *byte = self.0.to_le_bytes()[3];
-        }
-    }
-}
-
-async fn send_keyed(write: &mut WriteHalf<'_>, key: u64, len: usize) {
-    let mut keyed = Keyed(key);
-    let mut left = len;
-    while left > 0 {
-        // Sizes that divide nothing.
-        let mut chunk = vec![0; left.min(1 + left % 70_001)];
-        keyed.fill(&mut chunk);
-        write.write_all(&chunk).await.unwrap();
-        left -= chunk.len();
-    }
-    write.shutdown().await.unwrap();
-}
-
-async fn receive_keyed(read: &mut ReadHalf<'_>, key: u64, len: usize) {
-    let mut keyed = Keyed(key);
-    let (mut found, mut expected) = (vec![0; 50_021], vec![0; 50_021]);
-    let mut total = 0;
-    loop {
-        let count = soon("more bytes", read.read(&mut found)).await.unwrap();
-        if count == 0 {
-            break;
-        }
-        keyed.fill(&mut expected[..count]);
-        assert!(
-            found[..count] == expected[..count],
-            "key {key}: differs after {total}"
-        );
-        total += count;
-    }
-    assert_eq!(total, len, "key {key}");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn streams_arrive_whole_both_ways() {
     const LEN: usize = 3_000_017;
@@ -131,12 +82,13 @@ async fn streams_arrive_whole_both_ways() {
             let (mut server_read, mut server_write) = server.split();
             // The lengths differ, so that each side is the first to end in turn.
             let (up_len, down_len) = if number % 2 == 0 { (LEN, 1) } else { (0, LEN) };
-            tokio::join!(
-                send_keyed(&mut client_write, up, up_len),
-                send_keyed(&mut server_write, down, down_len),
-                receive_keyed(&mut server_read, up, up_len),
-                receive_keyed(&mut client_read, down, down_len),
-            );
+            tokio::try_join!(
+                keyed::send(&mut client_write, up, up_len),
+                keyed::send(&mut server_write, down, down_len),
+                keyed::receive(&mut server_read, up, up_len),
+                keyed::receive(&mut client_read, down, down_len),
+            )
+            .unwrap();
         });
     }
     pairs.join_all().await;
@@ -158,14 +110,15 @@ async fn a_slow_reader_loses_nothing() {
     let (mut server_read, mut server_write) = server.split();
     let late = async |read: &mut ReadHalf<'_>, key| {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        receive_keyed(read, key, LEN).await;
+        keyed::receive(read, key, LEN).await
     };
-    tokio::join!(
-        send_keyed(&mut client_write, 11, LEN),
-        send_keyed(&mut server_write, 12, LEN),
+    tokio::try_join!(
+        keyed::send(&mut client_write, 11, LEN),
+        keyed::send(&mut server_write, 12, LEN),
         late(&mut server_read, 11),
         late(&mut client_read, 12),
-    );
+    )
+    .unwrap();
     bridge.stop().await;
 }
 

@@ -6,16 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use rustix::{
-    event::epoll,
-    net::{SocketFlags, accept_with},
-};
+use rustix::net::SocketFlags;
 
 use super::{Token, Tools};
 use crate::{
     engine::{Listening, Snapshot, mailbox::Arrival},
     shared::Permit,
     socket::{AcceptAdvice, advise},
+    syscall::{accept_with, epoll},
 };
 
 /// Most clients accepted from one socket at a time. More would keep those that
@@ -34,6 +32,8 @@ pub(super) struct Acceptor {
     listening: HashMap<u32, Listener>,
     /// While set none of them is registered.
     paused: Option<Pause>,
+    /// When to try again to register those that could not be.
+    register_at_ms: Option<u64>,
     /// Empty, but for its capacity, between two calls.
     pub(super) accepted: Vec<Arrival>,
 }
@@ -43,6 +43,7 @@ struct Listener {
     /// Clients to accept at a time. One less than there are costs another
     /// event, one more than there are costs a system call in vain.
     batch: usize,
+    is_registered: bool,
 }
 
 struct Pause {
@@ -61,26 +62,25 @@ impl Acceptor {
         accepted: &mut Vec<Arrival>,
     ) {
         let wanted: HashSet<u32> = snapshot.listening.iter().map(|one| one.id).collect();
-        let is_paused = self.paused.is_some();
         self.listening.retain(|id, listener| {
             let stays = wanted.contains(id);
-            if !stays && !is_paused {
+            if !stays && listener.is_registered {
                 listener.deregister(tools);
                 listener.accept_last(tools, accepted);
             }
             stays
         });
         for listening in &snapshot.listening {
-            self.listening.entry(listening.id).or_insert_with(|| {
-                let listener = Listener {
+            self.listening
+                .entry(listening.id)
+                .or_insert_with(|| Listener {
                     listening: Arc::clone(listening),
                     batch: 1,
-                };
-                if !is_paused {
-                    listener.register(tools);
-                }
-                listener
-            });
+                    is_registered: false,
+                });
+        }
+        if self.paused.is_none() {
+            self.register(tools);
         }
     }
 
@@ -116,9 +116,7 @@ impl Acceptor {
     }
 
     pub(super) fn resume_if_due(&mut self, tools: &Tools) {
-        if let Some(pause) = &self.paused
-            && tools.now_ms >= pause.until_ms
-        {
+        if self.due_ms().is_some_and(|at_ms| tools.now_ms >= at_ms) {
             self.resume(tools);
         }
     }
@@ -133,14 +131,19 @@ impl Acceptor {
     }
 
     pub(super) fn resumes_in_ms(&self, tools: &Tools) -> Option<u64> {
-        let pause = self.paused.as_ref()?;
-        Some(pause.until_ms.saturating_sub(tools.now_ms))
+        Some(self.due_ms()?.saturating_sub(tools.now_ms))
+    }
+
+    /// When a pause ends, or else sockets are to be registered that could not be.
+    fn due_ms(&self) -> Option<u64> {
+        let pause = self.paused.as_ref();
+        pause.map_or(self.register_at_ms, |pause| Some(pause.until_ms))
     }
 
     /// Level-triggered as they are, the sockets would wake the thread for as
     /// long as clients wait: they are taken out of its sight.
     fn pause(&mut self, tools: &Tools, for_room: bool) {
-        for listener in self.listening.values() {
+        for listener in self.listening.values_mut() {
             listener.deregister(tools);
         }
         self.paused = Some(Pause {
@@ -151,20 +154,34 @@ impl Acceptor {
 
     fn resume(&mut self, tools: &Tools) {
         self.paused = None;
-        for listener in self.listening.values() {
-            listener.register(tools);
+        self.register(tools);
+    }
+
+    /// Registers what is not, and sees to it that what cannot be is tried again:
+    /// an engine without other work would never hear of it.
+    fn register(&mut self, tools: &Tools) {
+        let mut is_complete = true;
+        for listener in self.listening.values_mut() {
+            if !listener.is_registered {
+                listener.register(tools);
+                is_complete &= listener.is_registered;
+            }
         }
+        self.register_at_ms = (!is_complete).then_some(tools.now_ms + PAUSE_MS);
     }
 }
 
 impl Listener {
     /// Exclusive: one thread is woken for a client, and not all of them.
-    fn register(&self, tools: &Tools) {
+    fn register(&mut self, tools: &Tools) {
         let flags = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
         let token = Token::Listener(self.listening.id).encode();
-        if let Err(error) = epoll::add(&tools.epoll, &self.listening.socket, token, flags) {
+        match epoll::add(&tools.epoll, &self.listening.socket, token, flags) {
+            Ok(()) => self.is_registered = true,
             // Other threads may still be able to.
-            tracing::error!(%error, "cannot register a listening socket");
+            Err(error) => {
+                tracing::error!(%error, "cannot register a listening socket, trying again");
+            }
         }
     }
 
@@ -191,8 +208,9 @@ impl Listener {
         }
     }
 
-    fn deregister(&self, tools: &Tools) {
-        // It fails only if registering did.
+    fn deregister(&mut self, tools: &Tools) {
+        // It fails only if it is not registered.
         let _ = epoll::delete(&tools.epoll, &self.listening.socket);
+        self.is_registered = false;
     }
 }

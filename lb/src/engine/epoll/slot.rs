@@ -7,8 +7,8 @@ use std::{io, ops::ControlFlow, sync::Arc};
 
 use rustix::{
     event::epoll::EventFlags,
-    io::Errno,
-    net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown},
+    io::{Errno, retry_on_intr},
+    net::{RecvFlags, SendFlags, Shutdown},
 };
 
 use super::{Tools, buffers::Remainder};
@@ -22,6 +22,7 @@ use crate::{
     shared::Permit,
     socket::{ConnectError, Socket},
     sources::{Ticket, TooMany},
+    syscall::{recv, send, shutdown},
 };
 
 /// See the module. Its fields are dropped in this order: an endpoint is drained
@@ -243,7 +244,7 @@ impl Slot {
             return 0;
         };
         let buffer = &mut scratch[first..first + asked];
-        let received = match recv(source, buffer, RecvFlags::empty()) {
+        let received = match retry_on_intr(|| recv(source, &mut *buffer, RecvFlags::empty())) {
             Ok((0, _)) => {
                 self.tell(Event::Ended(from), tools);
                 return 0;
@@ -253,31 +254,23 @@ impl Slot {
                 self.tell(Event::ReceiveBlocked(from), tools);
                 return 0;
             }
-            // Nothing has happened: it is asked for again.
-            Err(Errno::INTR) => 0,
             Err(error) => {
                 self.fail(from, error, tools);
                 return 0;
             }
         };
-        if received > 0 {
-            // In the shared buffer now, if it was there.
-            *self.remainder(from.other()) = None;
-        }
+        // In the shared buffer now, if it was there.
+        *self.remainder(from.other()) = None;
         let bytes = u32::try_from(received).unwrap_or(u32::MAX);
         self.tell(
             Event::Received {
                 from,
                 bytes,
-                drained: received < asked && received > 0 && !self.is_urgent,
+                drained: received < asked && !self.is_urgent,
             },
             tools,
         );
-        if received > 0 {
-            bytes + u32::try_from(first).unwrap_or(u32::MAX)
-        } else {
-            0
-        }
+        bytes + u32::try_from(first).unwrap_or(u32::MAX)
     }
 
     /// Sends what was just received.
@@ -288,9 +281,11 @@ impl Slot {
         let Some(sink) = self.socket(to) else {
             return;
         };
-        let sent = match send(sink, &tools.buffers.scratch[..len], SendFlags::NOSIGNAL) {
+        let bytes = &tools.buffers.scratch[..len];
+        // Interrupted is not blocked: no event would come to go on.
+        let sent = match retry_on_intr(|| send(sink, bytes, SendFlags::NOSIGNAL)) {
             Ok(sent) => sent,
-            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(Errno::AGAIN) => 0,
             Err(error) => return self.fail(to, error, tools),
         };
         if sent < len {
@@ -308,9 +303,10 @@ impl Slot {
             return;
         };
         let len = remainder.unsent().len();
-        let sent = match send(sink, remainder.unsent(), SendFlags::NOSIGNAL) {
+        let bytes = remainder.unsent();
+        let sent = match retry_on_intr(|| send(sink, bytes, SendFlags::NOSIGNAL)) {
             Ok(sent) => sent,
-            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(Errno::AGAIN) => 0,
             Err(error) => return self.fail(to, error, tools),
         };
         remainder.note_sent(sent);

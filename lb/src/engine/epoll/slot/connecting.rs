@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use rustix::{
     event::epoll::EventFlags,
     io::{Errno, retry_on_intr},
-    net::{RecvFlags, recv},
+    net::RecvFlags,
 };
 
 use super::{Slot, Tools};
@@ -19,6 +19,7 @@ use crate::{
     proxy::{self, Addresses, Parsed},
     socket::{ConnectError, Socket},
     sources::TooMany,
+    syscall::recv,
 };
 
 impl Slot {

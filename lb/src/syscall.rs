@@ -1,0 +1,40 @@
+//! The system calls of the data path, all in one place, so that its tests can
+//! put a kernel in trouble between the engine and the real one.
+//!
+//! In every other build these are the calls themselves, by another name, and
+//! cost nothing. What `faulty` does instead is what Linux may do on a bad day:
+//! it runs out of descriptors, memory or ports, is interrupted, moves fewer
+//! bytes than asked for, or says that a peer has gone.
+
+#[cfg(test)]
+pub(crate) mod faulty;
+
+#[cfg(test)]
+pub(crate) use faulty::{accept_with, connect, epoll, recv, send, shutdown, socket_with, spawn};
+#[cfg(not(test))]
+pub(crate) use {
+    plain::spawn,
+    rustix::{
+        event::epoll,
+        net::{accept_with, connect, recv, send, shutdown, socket_with},
+    },
+};
+
+#[cfg(not(test))]
+mod plain {
+    use std::{
+        io,
+        thread::{Builder, JoinHandle},
+    };
+
+    /// Starts a thread that makes these calls.
+    pub(crate) fn spawn(
+        name: String,
+        work: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        Builder::new().name(name).spawn(work)
+    }
+}
+
+#[cfg(test)]
+mod tests;
