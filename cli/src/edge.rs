@@ -42,7 +42,7 @@ pub(crate) fn main() -> ExitCode {
 
 /// Reads a command line, and notes which settings of a daemon it names itself.
 fn parse(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Cli, clap::Error> {
-    let matches = Cli::command().try_get_matches_from(line)?;
+    let matches = with_negative_numbers(Cli::command()).try_get_matches_from(line)?;
     let mut cli = Cli::from_arg_matches(&matches)?;
     let flags = match &mut cli.command {
         Command::Init(args) => Some(&mut args.daemon),
@@ -53,6 +53,15 @@ fn parse(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<
         flags.note_named(matches);
     }
     Ok(cli)
+}
+
+/// A value such as -1 is told to be a wrong value, not an unknown argument.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    });
+    command.mut_subcommands(with_negative_numbers)
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
@@ -142,16 +151,26 @@ fn usage(error: &clap::Error) -> ExitCode {
             ExitCode::from(2)
         }
         _ => {
-            eprintln!("{}", first_paragraph(&error.to_string()));
+            eprintln!("{}", mistake(&error.to_string()));
             ExitCode::from(2)
         }
     }
 }
 
-/// What clap says before it shows the usage, in one line.
-fn first_paragraph(text: &str) -> String {
-    let paragraph = text.split("\n\n").next().unwrap_or_default();
-    paragraph.split_whitespace().collect::<Vec<_>>().join(" ") + " (see --help)"
+/// What clap says before it shows the usage, in one line, and what it takes for meant.
+fn mistake(text: &str) -> String {
+    let mut paragraphs = text.split("\n\n").map(|paragraph| {
+        let words: Vec<&str> = paragraph.split_whitespace().collect();
+        words.join(" ")
+    });
+    let mut line = paragraphs.next().unwrap_or_default();
+    if let Some(tips) = paragraphs.find(|text| text.starts_with("tip: ")) {
+        // The first one is the likeliest.
+        let tip = tips.split("tip: ").nth(1).unwrap_or_default();
+        line = format!("{line}; {}", tip.trim_end());
+    }
+    line = line.replace("invalid digit found in string", "expected a whole number");
+    line + " (see --help)"
 }
 
 /// An error with its causes, in one line; a cause that only repeats what is above it is left
@@ -220,12 +239,30 @@ mod tests {
         let line = ["swarmlet", "service", "create", "-p", "80:x", "i"];
         let error = parse(line).unwrap_err();
         assert_eq!(
-            first_paragraph(&error.to_string()),
+            mistake(&error.to_string()),
             "error: invalid value '80:x' for '--publish <PORT>': invalid containerPort: x (see --help)"
+        );
+        for (word, expected) in [
+            (
+                "--nam=x",
+                "error: unexpected argument '--nam' found; a similar argument exists: '--name' (see --help)",
+            ),
+            (
+                "--limit-pids=x",
+                "error: invalid value 'x' for '--limit-pids <N>': expected a whole number (see --help)",
+            ),
+        ] {
+            let error = parse(["swarmlet", "service", "create", word, "i"]).unwrap_err();
+            assert_eq!(mistake(&error.to_string()), expected);
+        }
+        let error = parse(["swarmlet", "service", "create", "--replicas", "-1", "i"]).unwrap_err();
+        assert_eq!(
+            mistake(&error.to_string()),
+            "error: invalid value '-1' for '--replicas <N>': -1 is not in 0..=4294967295 (see --help)"
         );
         let error = parse(["swarmlet", "join", "host"]).unwrap_err();
         assert_eq!(
-            first_paragraph(&error.to_string()),
+            mistake(&error.to_string()),
             "error: the following required arguments were not provided: --token <TOKEN> (see --help)"
         );
     }

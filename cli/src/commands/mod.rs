@@ -70,6 +70,11 @@ impl Failures {
         self.0.push(error.to_string());
     }
 
+    /// Whether nothing is left of what was asked for.
+    fn are_all_of(&self, asked: &[String]) -> bool {
+        !asked.is_empty() && self.0.len() == asked.len()
+    }
+
     fn result(self) -> Result<()> {
         if self.0.is_empty() {
             return Ok(());

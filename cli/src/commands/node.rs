@@ -164,6 +164,9 @@ async fn ps(args: &NodePsArgs, client: &Client) -> Result<()> {
             Err(error) => failures.note(&error),
         }
     }
+    if failures.are_all_of(&args.nodes) {
+        return failures.result();
+    }
     let nodes = nodes
         .into_iter()
         .map(|(node, _)| (node.id.clone(), node))

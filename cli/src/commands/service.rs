@@ -85,6 +85,9 @@ async fn ps(args: &ServicePsArgs, client: &Client) -> Result<()> {
             Err(error) => failures.note(&error),
         }
     }
+    if failures.are_all_of(&args.services) {
+        return failures.result();
+    }
     filter_tasks(&mut tasks, &args.filter, &nodes);
     let style = Style::new(args.quiet, args.format);
     let shown: Vec<_> = tasks.iter().filter_map(|task| task.node.clone()).collect();

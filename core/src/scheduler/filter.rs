@@ -19,8 +19,10 @@ pub enum Refusal {
     /// Its container engine does not answer: what runs there is unknown, and nothing can be
     /// started.
     Engine,
-    /// The image is for the other runtime.
-    Runtime,
+    /// It has no container engine for the image.
+    NoEngine,
+    /// Its container engine runs no executable of the machine.
+    NoProcesses,
     /// A constraint of the service does not hold.
     Constraint,
     /// The image is made for other platforms.
@@ -39,7 +41,8 @@ impl Refusal {
             Self::NotHome => "meant for another node",
             Self::NotAvailable => "not available for new tasks",
             Self::Engine => "container engine does not answer",
-            Self::Runtime => "unsupported runtime",
+            Self::NoEngine => "no container engine for an image",
+            Self::NoProcesses => "container engine runs images, not a path",
             Self::Constraint => "scheduling constraints not satisfied",
             Self::Platform => "unsupported platform",
             Self::Resources => "insufficient resources",
@@ -99,9 +102,7 @@ pub(super) fn lasting(node: &Node, task: &Task) -> Result<(), Refusal> {
     if !engine_answers(node) {
         return Err(Refusal::Engine);
     }
-    if !runs(node.description.runtime, &task.spec) {
-        return Err(Refusal::Runtime);
-    }
+    runs(node.description.runtime, &task.spec)?;
     if !meets_constraints(node, &task.spec) {
         return Err(Refusal::Constraint);
     }
@@ -114,7 +115,7 @@ pub(super) fn lasting(node: &Node, task: &Task) -> Result<(), Refusal> {
 /// Whether a node could have a task as far as its nature goes, whatever it does at the moment:
 /// services with one task on each node leave out those that never can.
 pub(crate) fn suits(node: &Node, spec: &TaskSpec) -> bool {
-    runs(node.description.runtime, spec)
+    runs(node.description.runtime, spec).is_ok()
         && meets_constraints(node, spec)
         && has_platform(node, &spec.placement.platforms)
 }
@@ -181,13 +182,15 @@ fn engine_answers(node: &Node) -> bool {
 /// Whether a runtime can run the task's image. A path is never an image reference, and the
 /// other way about, so a mixed cluster places each where it can run; `whoami` is built in for
 /// both.
-fn runs(runtime: RuntimeKind, spec: &TaskSpec) -> bool {
+fn runs(runtime: RuntimeKind, spec: &TaskSpec) -> Result<(), Refusal> {
     let Some(container) = spec.container() else {
-        return false;
+        return Err(Refusal::NoEngine);
     };
-    let path = container.image.starts_with(['/', '.']);
+    let image = &container.image;
+    let path = image.starts_with(['/', '.']);
     match runtime {
-        RuntimeKind::Docker => !path,
-        RuntimeKind::Process => path || container.image == "whoami",
+        RuntimeKind::Docker if path => Err(Refusal::NoProcesses),
+        RuntimeKind::Process if !path && image != "whoami" => Err(Refusal::NoEngine),
+        RuntimeKind::Docker | RuntimeKind::Process => Ok(()),
     }
 }
