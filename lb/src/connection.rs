@@ -34,6 +34,8 @@
 
 mod exchange;
 mod flow;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod world;
 
 use std::time::Duration;
 

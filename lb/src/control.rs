@@ -20,6 +20,9 @@ mod client;
 mod descriptors;
 mod keeper;
 pub(crate) mod server;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod wire;
+#[cfg(not(any(test, fuzzing)))]
 mod wire;
 
 pub use client::{Client, ClientError, Events};

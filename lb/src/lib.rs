@@ -54,6 +54,8 @@ mod connection;
 pub mod control;
 mod engine;
 mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod health;
 mod host;
 pub mod network;

@@ -100,7 +100,7 @@ pub(crate) fn header(version: Version, addresses: &Addresses) -> Vec<u8> {
 
 impl Addresses {
     /// Headers have one family for both: IPv4 where both are, else IPv6.
-    fn in_one_family(self) -> Self {
+    pub(crate) fn in_one_family(self) -> Self {
         let canonical =
             |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         let (source, destination) = (canonical(self.source), canonical(self.destination));

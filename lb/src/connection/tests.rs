@@ -2,15 +2,8 @@
 
 mod lives;
 
-use super::*;
+use super::{world::LIMITS, *};
 use Side::{Client, Endpoint};
-
-const LIMITS: Limits = Limits {
-    connect_ms: 250,
-    half_closed_ms: 30_000,
-    idle_ms: 3_600_000,
-    header_ms: 5_000,
-};
 
 /// A machine and the time.
 struct Subject {

@@ -26,21 +26,21 @@ pub(super) const MAX_FRAME_LEN: usize = 16 * 1024 * 1024;
 
 /// First frame of a client.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Hello {
+pub(crate) struct Hello {
     pub(super) protocol: u32,
 }
 
 /// Every later frame of a client.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Call {
+pub(crate) struct Call {
     /// Comes back in the reply.
     pub(super) id: u64,
-    pub(super) request: Request,
+    pub(crate) request: Request,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Request {
+pub(crate) enum Request {
     SetTable(Table),
     Status,
     Summary,
@@ -66,7 +66,7 @@ pub(super) enum Request {
 
 /// A listening socket whose descriptor comes with the frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SocketLabel {
+pub(crate) struct SocketLabel {
     /// Grows with each socket that a balancer opens.
     pub(super) id: u32,
     pub(super) address: SocketAddr,
@@ -75,7 +75,7 @@ pub(super) struct SocketLabel {
 /// A frame of the server.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum ServerFrame {
+pub(crate) enum ServerFrame {
     /// Answers the client's hello.
     Hello {
         protocol: u32,
@@ -93,7 +93,7 @@ pub(super) enum ServerFrame {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     Applied(Ack),
     Status(Box<Status>),
     Summary(Summary),
@@ -167,16 +167,20 @@ impl From<io::Error> for WireError {
     }
 }
 
+/// Puts messages into frames, and takes them out.
+pub(crate) fn codec() -> LengthDelimitedCodec {
+    LengthDelimitedCodec::builder()
+        .max_frame_length(MAX_FRAME_LEN)
+        .new_codec()
+}
+
 /// A control connection that speaks in frames.
 #[derive(Debug)]
 pub(super) struct FramedSocket(Framed<DescriptorStream, LengthDelimitedCodec>);
 
 impl FramedSocket {
     pub(super) fn new(stream: UnixStream) -> Self {
-        let codec = LengthDelimitedCodec::builder()
-            .max_frame_length(MAX_FRAME_LEN)
-            .new_codec();
-        Self(Framed::new(DescriptorStream::new(stream), codec))
+        Self(Framed::new(DescriptorStream::new(stream), codec()))
     }
 
     /// Sends one frame. After an error or a cancelled call, part of a frame may
