@@ -107,7 +107,7 @@ mod tests {
         assert!(accepted.keepalive().unwrap());
         assert_eq!(
             accepted.tcp_keepalive_time().unwrap(),
-            Duration::from_secs(30)
+            Duration::from_secs(25)
         );
         assert_eq!(accepted.tcp_keepalive_retries().unwrap(), 3);
         assert_eq!(accepted.tcp_user_timeout().unwrap(), None);

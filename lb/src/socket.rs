@@ -16,8 +16,9 @@ use rustix::{
 use crate::{connection::ConnectFailure, health::Outcome, syscall};
 
 /// Silence after which the kernel asks whether the peer is still there. Three
-/// questions without an answer and a vanished peer is noticed within a minute.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+/// questions without an answer, and a vanished peer is noticed after 55 s: its
+/// connections are to be gone within a minute.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(25);
 /// Time between two such questions.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// As many questions may go without an answer.

@@ -9,26 +9,22 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
-use std::{
-    process::{Child, Command},
-    time::Duration,
-};
+use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use swarmlet_lb::{Config, control::Client, table::Table};
+use swarmlet_lb::table::Table;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
     task::JoinSet,
 };
 
-use crate::support::{Backend, PATIENCE, listener, own_ip, own_port, ready, until};
+use crate::support::{
+    Backend, PATIENCE, listener,
+    outside::{Outside, raise_limit, serve_if_asked},
+    own_ip, own_port, ready,
+};
 
 mod support;
-
-/// Set for the process that is the balancer.
-const CONTROL: &str = "CROWD_CONTROL";
-const INGRESS: &str = "CROWD_INGRESS";
 
 const CLIENTS: u64 = 10_000;
 /// The test is about the balancer's queue, so this one must hold the burst.
@@ -38,49 +34,12 @@ const ENDPOINTS: usize = 3;
 /// The balancer's process; nothing to do when it is run as a test.
 #[tokio::test]
 async fn balancer() {
-    let Ok(control) = std::env::var(CONTROL) else {
-        return;
-    };
-    let mut config = Config::new(control);
-    config.ingress = vec![std::env::var(INGRESS).unwrap().parse().unwrap()];
-    swarmlet_lb::run(config).await.unwrap();
-}
-
-struct Balancer(Child);
-
-impl Drop for Balancer {
-    fn drop(&mut self) {
-        // It may have ended in order.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-async fn start(control: &std::path::Path) -> (Balancer, Client) {
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "balancer", "--nocapture"])
-        .env(CONTROL, control)
-        .env(INGRESS, own_ip().to_string())
-        .spawn()
-        .unwrap();
-    let balancer = Balancer(child);
-    until("the balancer answers", async || {
-        Client::connect(control).await.is_ok()
-    })
-    .await;
-    (balancer, Client::connect(control).await.unwrap())
+    serve_if_asked(|_| {}).await;
 }
 
 /// As many clients as descriptors for them, and for the endpoint's ends, allow.
-fn raise_limit() -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    setrlimit(Resource::Nofile, raised).unwrap();
-    let files = limit.maximum.unwrap_or(u64::MAX);
-    CLIENTS.min((files - 200) * 8 / 15)
+fn clients() -> u64 {
+    CLIENTS.min((raise_limit() - 200) * 8 / 15)
 }
 
 fn echo() -> Backend {
@@ -109,10 +68,10 @@ async fn exchange(stream: &mut TcpStream, number: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_at_once_are_served_or_wait() {
-    let clients = raise_limit();
+    let clients = clients();
     let directory = tempfile::tempdir().unwrap();
     let control = directory.path().join("lb.sock");
-    let (_balancer, mut client) = start(&control).await;
+    let (_balancer, mut client) = Outside::start("balancer", &control).await;
     let port = own_port();
     let mut backends = Vec::new();
     for _ in 0..ENDPOINTS {

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub(crate) mod keyed;
+pub(crate) mod outside;
 
 use std::{
     future::Future,
