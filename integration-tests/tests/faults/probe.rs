@@ -136,7 +136,11 @@ pub(crate) fn no_errors(what: &str, report: &LoadReport, in_flight: u64) {
         report.answered(),
         report.errors
     );
-    assert!(report.answered() >= BEGUN / 2, "{what}: {}", report.to_json());
+    assert!(
+        report.answered() >= BEGUN / 2,
+        "{what}: {}",
+        report.to_json()
+    );
     if report.failed() > in_flight {
         eprintln!("{what}: {}", report.to_json());
     }
