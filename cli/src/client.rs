@@ -31,7 +31,7 @@ static STALE_SEEN: AtomicBool = AtomicBool::new(false);
 pub(crate) enum ClientError {
     /// Nobody listens.
     #[error(
-        "Cannot connect to the swarmlet daemon at unix://{}. Is the daemon running?",
+        "Cannot connect to the swarmlet daemon at unix://{}. Is the daemon running? (see `swarmlet doctor`)",
         .0.display()
     )]
     NoDaemon(PathBuf),
@@ -331,7 +331,7 @@ mod tests {
         let error = Client::connect(Path::new("/nowhere/s")).await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "Cannot connect to the swarmlet daemon at unix:///nowhere/s. Is the daemon running?"
+            "Cannot connect to the swarmlet daemon at unix:///nowhere/s. Is the daemon running? (see `swarmlet doctor`)"
         );
     }
 }

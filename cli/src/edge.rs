@@ -240,7 +240,7 @@ mod tests {
         let error = parse(line).unwrap_err();
         assert_eq!(
             mistake(&error.to_string()),
-            "error: invalid value '80:x' for '--publish <PORT>': invalid containerPort: x (see --help)"
+            "error: invalid value '80:x' for '--publish <PORT>': invalid containerPort: x: expected 1 to 65535 (see --help)"
         );
         for (word, expected) in [
             (

@@ -120,7 +120,7 @@ fn mistakes_are_told_in_one_line() {
         0,
         &["service", "ls"],
         &format!(
-            "Error: Cannot connect to the swarmlet daemon at unix://{}. Is the daemon running?",
+            "Error: Cannot connect to the swarmlet daemon at unix://{}. Is the daemon running? (see `swarmlet doctor`)",
             cluster.socket(0).display()
         ),
     );
@@ -250,7 +250,7 @@ fn a_killed_daemon_comes_back_with_its_state() {
         0,
         &["service", "ls"],
         &format!(
-            "Error: Cannot connect to the swarmlet daemon at unix://{}. Is the daemon running?",
+            "Error: Cannot connect to the swarmlet daemon at unix://{}. Is the daemon running? (see `swarmlet doctor`)",
             cluster.socket(0).display()
         ),
     );

@@ -10,16 +10,17 @@ use super::daemon::{AvailabilityArg, DaemonFlags};
 /// `swarmlet init`.
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
-    /// Address at which other nodes reach this one (ADDRESS[:PORT])
-    #[arg(long, value_name = "ADDRESS")]
+    /// Address at which other nodes reach this one [default: that of --listen-addr, or the
+    /// machine's only one]
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
     pub(crate) advertise_addr: Option<String>,
     /// Whether the node takes tasks
     #[arg(long, value_enum, default_value = "active")]
     pub(crate) availability: AvailabilityArg,
-    /// Ended tasks kept for each slot
+    /// Ended tasks that are kept for each slot, and shown by `service ps`
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub(crate) task_history_limit: u32,
-    /// Replace tasks of a node that has been unknown for this long
+    /// How long a node is unknown before its tasks are replaced elsewhere
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = crate::values::duration)]
     pub(crate) node_replace_delay: std::time::Duration,
     #[command(flatten)]
@@ -29,29 +30,30 @@ pub(crate) struct InitArgs {
 /// `swarmlet join`.
 #[derive(Debug, Args)]
 pub(crate) struct JoinArgs {
-    /// Token that `join-token` printed
+    /// Token that `swarmlet join-token` prints on a manager; it decides the role
     #[arg(long, required_unless_present = "token_file")]
     pub(crate) token: Option<String>,
-    /// File that holds the token: other users of this machine can read a command line
+    /// File that holds the token (other users of this machine can read a command line)
     #[arg(long, value_name = "PATH", conflicts_with = "token")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Address at which other nodes reach this one (ADDRESS[:PORT])
-    #[arg(long, value_name = "ADDRESS")]
+    /// Address at which other nodes reach this one [default: that of --listen-addr, or the one
+    /// from which the manager is reached]
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
     pub(crate) advertise_addr: Option<String>,
     /// Whether the node takes tasks
     #[arg(long, value_enum, default_value = "active")]
     pub(crate) availability: AvailabilityArg,
     #[command(flatten)]
     pub(crate) daemon: DaemonFlags,
-    /// Managers to ask, by name or address, tried in turn (HOST[:PORT])
-    #[arg(required = true, value_name = "HOST")]
+    /// Managers to ask, by name or address, tried in turn [default port: 2377]
+    #[arg(required = true, value_name = "HOST[:PORT]")]
     pub(crate) remotes: Vec<String>,
 }
 
 /// `swarmlet leave`.
 #[derive(Debug, Args)]
 pub(crate) struct LeaveArgs {
-    /// Leave even if the swarm or its state is lost by it
+    /// Leave even if this node is a manager and the swarm or its state is lost by it
     #[arg(short, long)]
     pub(crate) force: bool,
 }
@@ -65,7 +67,7 @@ pub(crate) struct JoinTokenArgs {
     /// Print the token only
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// What a node becomes by it
+    /// What a node that joins with the token becomes
     #[arg(value_enum)]
     pub(crate) role: RoleArg,
 }

@@ -13,13 +13,13 @@ pub(crate) struct DoctorArgs {
     /// Print as table or json
     #[arg(long, value_enum, default_value = "table")]
     pub(crate) format: Format,
-    /// Manager that this host is to join: whether it can be reached (HOST[:PORT])
-    #[arg(long, value_name = "HOST")]
+    /// Manager that this host is to join: also look whether it can be reached
+    #[arg(long, value_name = "HOST[:PORT]")]
     pub(crate) join: Vec<String>,
-    /// Token to join with: also the clocks, and this host's ports as the manager sees them
+    /// Token to join with: also look at the clocks, and have the manager try this host's ports
     #[arg(long, requires = "join")]
     pub(crate) token: Option<String>,
-    /// File that holds the token: other users of this machine can read a command line
+    /// File that holds the token (other users of this machine can read a command line)
     #[arg(long, value_name = "PATH", conflicts_with = "token", requires = "join")]
     pub(crate) token_file: Option<PathBuf>,
     #[command(flatten)]

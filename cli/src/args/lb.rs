@@ -15,21 +15,20 @@ use crate::values;
 pub(crate) struct LbArgs {
     #[command(subcommand)]
     pub(crate) command: Option<LbCommand>,
-    /// Listeners and endpoints, in TOML; SIGHUP has it read again
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["ingress_addr", "detached"])]
+    /// Run a balancer over the listeners and endpoints of this TOML file; SIGHUP has it read again
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "control",
+        conflicts_with_all = ["ingress_addr", "detached"]
+    )]
     pub(crate) config: Option<PathBuf>,
     /// Replace the balancer that runs at the file's control socket, without refusing a
     /// connection; it ends with the connections that it has
     #[arg(long, requires = "config")]
     pub(crate) takeover: bool,
     /// Socket on which it takes tables of a daemon
-    #[arg(
-        long,
-        value_name = "PATH",
-        hide = true,
-        conflicts_with = "config",
-        required_unless_present = "config"
-    )]
+    #[arg(long, value_name = "PATH", hide = true, conflicts_with = "config")]
     pub(crate) control: Option<PathBuf>,
     /// Address on which published ports answer [default: all, IPv4 and IPv6]
     #[arg(long, value_name = "ADDRESS", hide = true)]

@@ -76,13 +76,13 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Initialize a swarm
     Init(Box<InitArgs>),
-    /// Join a swarm as a node, worker or manager by the token
+    /// Join a swarm as a worker or manager, whichever the token is for
     Join(Box<JoinArgs>),
     /// Leave the swarm
     Leave(LeaveArgs),
     /// Show or rotate the token that lets nodes join
     JoinToken(JoinTokenArgs),
-    /// Show what this node's daemon is doing
+    /// Show this node: its swarm, role, address and runtime, and its daemon
     Info(InfoArgs),
     /// Say what is wrong with this host, its node and its swarm, and what to do about it
     Doctor(Box<DoctorArgs>),

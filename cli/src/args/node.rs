@@ -13,7 +13,7 @@ pub(crate) enum NodeCommand {
     /// List nodes
     #[command(visible_alias = "list")]
     Ls(NodeLsArgs),
-    /// Show everything about nodes
+    /// Show everything about nodes, as JSON or for people
     Inspect(NodeInspectArgs),
     /// List the tasks on nodes
     Ps(NodePsArgs),
@@ -31,7 +31,8 @@ pub(crate) enum NodeCommand {
 /// `node ls`.
 #[derive(Debug, Args)]
 pub(crate) struct NodeLsArgs {
-    /// Show only nodes with id=, name=, role=, availability=, node.label=
+    /// Show only nodes with id=, name=, role=, availability=, node.label=, label= (of the
+    /// engine), membership=
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<Filter>,
     /// Print ids only
@@ -109,7 +110,7 @@ pub(crate) struct NodeRoleArgs {
 /// `node rm`.
 #[derive(Debug, Args)]
 pub(crate) struct NodeRmArgs {
-    /// Remove it even if it is not down
+    /// Remove nodes that are not down, and managers, too
     #[arg(short, long)]
     pub(crate) force: bool,
     /// Id, beginning of an id, or host name

@@ -21,13 +21,16 @@ pub(crate) enum ServiceCommand {
     Ls(ServiceLsArgs),
     /// List the tasks of services
     Ps(ServicePsArgs),
-    /// Show everything about services
+    /// Show everything about services, as JSON or for people
     Inspect(ServiceInspectArgs),
     /// Set how many tasks services have
     Scale(ScaleArgs),
     /// Move tasks of services to nodes that have fewer of them
     Rebalance(RebalanceArgs),
     /// Change a service
+    ///
+    /// What is not named stays as it is: the defaults below are those of a new service. A change of
+    /// what the tasks are made of replaces them, as the --update-* flags say.
     Update(Box<ServiceUpdateArgs>),
     /// Go back to the last version of a service whose deployment completed
     Rollback(ServiceRollbackArgs),
@@ -41,19 +44,20 @@ pub(crate) enum ServiceCommand {
 /// `service create`.
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
-    /// Name of the service [default: a random one]
+    /// Name of the service [default: the image's, with a random end]
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// How many tasks there are, and whether they are to end: replicated, global,
     /// replicated-job or global-job
     #[arg(long, default_value_t = ModeKind::Replicated, value_name = "MODE")]
     pub(crate) mode: ModeKind,
-    /// Publish a port: 80:80, 8080:80/tcp or published=8080,target=80,mode=host,protocol=tcp.
-    /// Behind it may stand proxy-protocol=v1|v2 (tasks are told whose connection it is) and
+    /// Publish a port: PUBLISHED:TARGET, such as 8080:80, or TARGET alone for a free published
+    /// port of 30000-32767; in long form published=8080,target=80,protocol=tcp,mode=ingress|host.
+    /// Options behind either: proxy-protocol=v1|v2 (tasks are told whose connection it is) and
     /// accept-proxy=NETWORK, also repeated (clients there must tell): 80:80,proxy-protocol=v2
     #[arg(short, long, value_name = "PORT", value_parser = port)]
     pub(crate) publish: Vec<PortSpec>,
-    /// Set an environment variable; a bare NAME takes its value from here
+    /// Set an environment variable; a bare NAME takes its value from this shell
     #[arg(short, long, value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,
     /// Read environment variables from a file
@@ -68,7 +72,7 @@ pub(crate) struct CreateArgs {
     /// Label of the containers
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) container_label: Vec<(String, String)>,
-    /// Place tasks only on nodes for which this holds: node.labels.zone==a
+    /// Place tasks only on nodes for which this holds: node.labels.zone==a, node.role!=manager
     #[arg(long, value_name = "CONSTRAINT")]
     pub(crate) constraint: Vec<Constraint>,
     /// Spread tasks over the values of an attribute: spread=node.labels.zone

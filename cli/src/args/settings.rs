@@ -19,19 +19,19 @@ pub(crate) struct ServiceFlags {
     /// Tasks of a replicated-job that run at the same time, 0 for all [default: all]
     #[arg(long, value_name = "N")]
     pub(crate) max_concurrent: Option<u32>,
-    /// The most CPUs a task may use, 0 for no limit
+    /// The most CPUs a task may use, such as 0.5; 0 for no limit [default: 0]
     #[arg(long, value_name = "CPUS", value_parser = nano_cpus)]
     pub(crate) limit_cpu: Option<u64>,
-    /// The most memory a task may use, 0 for no limit
+    /// The most memory a task may use, such as 512m; 0 for no limit [default: 0]
     #[arg(long, value_name = "BYTES", value_parser = memory)]
     pub(crate) limit_memory: Option<u64>,
-    /// CPUs that a node must have free for a task
+    /// CPUs that a node must have free for a task [default: 0]
     #[arg(long, value_name = "CPUS", value_parser = nano_cpus)]
     pub(crate) reserve_cpu: Option<u64>,
-    /// Memory that a node must have free for a task
+    /// Memory that a node must have free for a task [default: 0]
     #[arg(long, value_name = "BYTES", value_parser = memory)]
     pub(crate) reserve_memory: Option<u64>,
-    /// The most processes and threads a task may have, 0 for no limit
+    /// The most processes and threads a task may have, 0 for no limit [default: 0]
     #[arg(long, value_name = "N")]
     pub(crate) limit_pids: Option<u64>,
     /// The most tasks of the service on one node, 0 for no limit [default: 0]
@@ -43,7 +43,8 @@ pub(crate) struct ServiceFlags {
     /// When a task that ended is replaced [default: any; of jobs: on-failure]
     #[arg(long, value_enum, value_name = "CONDITION")]
     pub(crate) restart_condition: Option<RestartConditionArg>,
-    /// Least time between the end of a task and its successor [default: 0s]
+    /// Least time between the end of a task and its successor, which waits longer after repeated
+    /// failures [default: 0s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) restart_delay: Option<Duration>,
     /// Most restarts within the window, 0 for no limit [default: 0]
@@ -55,7 +56,7 @@ pub(crate) struct ServiceFlags {
     /// Time a task has to finish before it is killed [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) stop_grace_period: Option<Duration>,
-    /// Signal that asks a task to finish
+    /// Signal that asks a task to finish [default: the image's, or SIGTERM]
     #[arg(long, value_name = "SIGNAL")]
     pub(crate) stop_signal: Option<String>,
     /// How the balancer chooses a task for each connection [default: round-robin]
@@ -65,34 +66,34 @@ pub(crate) struct ServiceFlags {
     /// connections than the others [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) lb_prefer_local: Option<bool>,
-    /// Time that connections of a task have to end before it is stopped [default: 10s]
+    /// Time that connections of a task have to end before it gets its stop signal [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) drain_timeout: Option<Duration>,
-    /// Command that checks the health of a container
+    /// Command that checks the health of a container, run in it by a shell [default: the image's]
     #[arg(long, value_name = "COMMAND")]
     pub(crate) health_cmd: Option<String>,
-    /// Time between two checks
+    /// Time between two checks [default: the image's, or 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) health_interval: Option<Duration>,
-    /// Time one check may take
+    /// Time one check may take [default: the image's, or 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) health_timeout: Option<Duration>,
-    /// Failures do not count this long after the start
+    /// Failures do not count this long after the start [default: the image's, or 0s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) health_start_period: Option<Duration>,
-    /// Failures in a row that make a container unhealthy
+    /// Failures in a row that make a container unhealthy [default: the image's, or 3]
     #[arg(long, value_name = "N")]
     pub(crate) health_retries: Option<u32>,
     /// Use no health check, not even the image's
     #[arg(long)]
     pub(crate) no_healthcheck: bool,
-    /// Host name of the containers
+    /// Host name of the containers; may hold {{.Node.Hostname}}, {{.Task.Slot}} and the like
     #[arg(long)]
     pub(crate) hostname: Option<String>,
-    /// User and group to run as (NAME|UID[:GROUP|GID])
+    /// User and group to run as, NAME|UID[:GROUP|GID] [default: the image's]
     #[arg(short, long)]
     pub(crate) user: Option<String>,
-    /// Working directory
+    /// Working directory [default: the image's]
     #[arg(short, long, value_name = "PATH")]
     pub(crate) workdir: Option<String>,
     /// Replaces the image's entrypoint; split at spaces as a shell does
@@ -111,7 +112,7 @@ pub(crate) struct ServiceFlags {
     pub(crate) update_config: UpdateFlags,
     #[command(flatten)]
     pub(crate) rollback_config: RollbackFlags,
-    /// Send this machine's registry credentials to the nodes
+    /// Send this machine's registry credentials (of `docker login`) to the nodes
     #[arg(long)]
     pub(crate) with_registry_auth: bool,
     #[command(flatten)]

@@ -32,15 +32,15 @@ fn malformed_values_are_named() {
     for (line, expected) in [
         (
             &["service", "create", "-p", "80:x", "i"][..],
-            "error: invalid value '80:x' for '--publish <PORT>': invalid containerPort: x",
+            "error: invalid value '80:x' for '--publish <PORT>': invalid containerPort: x: expected 1 to 65535",
         ),
         (
             &["service", "create", "--limit-memory", "1q", "i"],
-            "error: invalid value '1q' for '--limit-memory <BYTES>': invalid size: '1q'",
+            "error: invalid value '1q' for '--limit-memory <BYTES>': invalid size: '1q': expected a number and a unit, such as 512m or 2g",
         ),
         (
             &["service", "create", "--limit-cpu", "x", "i"],
-            "error: invalid value 'x' for '--limit-cpu <CPUS>': failed to parse x as a rational number",
+            "error: invalid value 'x' for '--limit-cpu <CPUS>': failed to parse x as a rational number, such as 0.5",
         ),
         (
             &["service", "create", "--constraint", "zone=a", "i"],

@@ -17,7 +17,7 @@ pub(crate) struct UpdateFlags {
     /// Tasks replaced at the same time, 0 for all [default: 1]
     #[arg(long, value_name = "N")]
     update_parallelism: Option<u32>,
-    /// Time between a new task that runs and the next one [default: 0s]
+    /// Time that a new task runs before the next one is replaced [default: 0s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     update_delay: Option<Duration>,
     /// Time after its start in which the end of a task is a failure [default: 5s]
@@ -32,10 +32,10 @@ pub(crate) struct UpdateFlags {
     /// Which task of a slot waits for the other [default: stop-first]
     #[arg(long, value_enum, value_name = "ORDER")]
     update_order: Option<OrderArg>,
-    /// Share of the tasks that run throughout, as ECS has it
+    /// Least share of the tasks that run throughout, as ECS has it [default: none]
     #[arg(long, value_name = "PERCENT")]
     update_min_healthy_percent: Option<u32>,
-    /// Most tasks that are started, as ECS has it
+    /// Largest share of the tasks that is started, as ECS has it [default: none]
     #[arg(long, value_name = "PERCENT")]
     update_max_percent: Option<u32>,
     /// Time without progress after which it has failed, 0s for none [default: 10m]
@@ -78,7 +78,7 @@ pub(crate) struct RollbackFlags {
     /// Tasks rolled back at the same time, 0 for all [default: 1]
     #[arg(long, value_name = "N")]
     rollback_parallelism: Option<u32>,
-    /// Time between a new task that runs and the next one [default: 0s]
+    /// Time that a new task runs before the next one is replaced [default: 0s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     rollback_delay: Option<Duration>,
     /// Time after its start in which the end of a task is a failure [default: 5s]
@@ -93,10 +93,10 @@ pub(crate) struct RollbackFlags {
     /// Which task of a slot waits for the other [default: stop-first]
     #[arg(long, value_enum, value_name = "ORDER")]
     rollback_order: Option<OrderArg>,
-    /// Share of the tasks that run throughout, as ECS has it
+    /// Least share of the tasks that run throughout, as ECS has it [default: none]
     #[arg(long, value_name = "PERCENT")]
     rollback_min_healthy_percent: Option<u32>,
-    /// Most tasks that are started, as ECS has it
+    /// Largest share of the tasks that is started, as ECS has it [default: none]
     #[arg(long, value_name = "PERCENT")]
     rollback_max_percent: Option<u32>,
     /// Time without progress after which it has failed, 0s for none [default: 10m]
@@ -243,7 +243,7 @@ pub(crate) struct ServiceUpdateArgs {
     /// Change the service only if it still has this version
     #[arg(long, value_name = "VERSION")]
     pub(crate) check_version: Option<u64>,
-    /// Set an environment variable; a bare NAME takes its value from here
+    /// Set an environment variable; a bare NAME takes its value from this shell
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) env_add: Vec<String>,
     /// Remove an environment variable
@@ -312,7 +312,7 @@ fn target(text: &str) -> Result<(u16, Protocol), String> {
     match protocol {
         "tcp" => Ok((number, Protocol::Tcp)),
         "udp" => Ok((number, Protocol::Udp)),
-        other => Err(format!("invalid proto: {other}")),
+        other => Err(format!("invalid proto: {other}: must be either tcp or udp")),
     }
 }
 

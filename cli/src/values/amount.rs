@@ -5,7 +5,8 @@
 /// # Errors
 /// A sentence that names the text.
 pub(crate) fn memory(text: &str) -> Result<u64, String> {
-    let invalid = || format!("invalid size: '{text}'");
+    let invalid =
+        || format!("invalid size: '{text}': expected a number and a unit, such as 512m or 2g");
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());
@@ -40,7 +41,7 @@ pub(crate) fn nano_cpus(text: &str) -> Result<u64, String> {
         return Err(format!("value is too precise: {text}"));
     }
     scaled(text, 1_000_000_000, Rounding::Refused)
-        .ok_or_else(|| format!("failed to parse {text} as a rational number"))
+        .ok_or_else(|| format!("failed to parse {text} as a rational number, such as 0.5"))
 }
 
 /// What to do with what is smaller than one.
@@ -81,25 +82,23 @@ mod tests {
     #[test]
     fn memory_is_read_as_docker_does() {
         for (text, expected) in [
-            ("0", Ok(0)),
-            ("1024", Ok(1024)),
-            ("64m", Ok(64 << 20)),
-            ("64M", Ok(64 << 20)),
-            ("1g", Ok(1 << 30)),
-            ("1.5g", Ok(3 << 29)),
-            ("512MiB", Ok(512 << 20)),
-            ("512mb", Ok(512 << 20)),
-            ("10 k", Ok(10 << 10)),
-            ("2b", Ok(2)),
-            ("", Err("invalid size: ''")),
-            ("m", Err("invalid size: 'm'")),
-            ("-1", Err("invalid size: '-1'")),
-            ("1ib", Err("invalid size: '1ib'")),
-            ("1x", Err("invalid size: '1x'")),
-            ("1.2.3", Err("invalid size: '1.2.3'")),
-            ("99999999999p", Err("invalid size: '99999999999p'")),
+            ("0", 0),
+            ("1024", 1024),
+            ("64m", 64 << 20),
+            ("64M", 64 << 20),
+            ("1g", 1 << 30),
+            ("1.5g", 3 << 29),
+            ("512MiB", 512 << 20),
+            ("512mb", 512 << 20),
+            ("10 k", 10 << 10),
+            ("2b", 2),
         ] {
-            assert_eq!(memory(text), expected.map_err(str::to_owned), "{text:?}");
+            assert_eq!(memory(text), Ok(expected), "{text:?}");
+        }
+        for text in ["", "m", "-1", "1ib", "1x", "1.2.3", "99999999999p"] {
+            let refusal =
+                format!("invalid size: '{text}': expected a number and a unit, such as 512m or 2g");
+            assert_eq!(memory(text), Err(refusal));
         }
     }
 
@@ -111,9 +110,18 @@ mod tests {
             ("1.250", Ok(1_250_000_000)),
             ("0.000000001", Ok(1)),
             ("0.0000000001", Err("value is too precise: 0.0000000001")),
-            ("half", Err("failed to parse half as a rational number")),
-            ("1.", Err("failed to parse 1. as a rational number")),
-            ("-1", Err("failed to parse -1 as a rational number")),
+            (
+                "half",
+                Err("failed to parse half as a rational number, such as 0.5"),
+            ),
+            (
+                "1.",
+                Err("failed to parse 1. as a rational number, such as 0.5"),
+            ),
+            (
+                "-1",
+                Err("failed to parse -1 as a rational number, such as 0.5"),
+            ),
         ] {
             assert_eq!(nano_cpus(text), expected.map_err(str::to_owned), "{text:?}");
         }

@@ -37,8 +37,8 @@ fn short(text: &str) -> Result<PortSpec, String> {
             "an address to publish on is not supported: {text}: a published port answers on every node"
         ));
     }
-    let protocol =
-        protocol(protocol_text).ok_or_else(|| format!("invalid proto: {protocol_text}"))?;
+    let protocol = protocol(protocol_text)
+        .ok_or_else(|| format!("invalid proto: {protocol_text}: must be either tcp or udp"))?;
     let (published, target) = match ports.split_once(':') {
         Some((published, target)) => (Some(published), target),
         None => (None, ports),
@@ -53,7 +53,7 @@ fn short(text: &str) -> Result<PortSpec, String> {
             ));
         }
         if number(value).is_none() {
-            return Err(format!("invalid {what}: {value}"));
+            return Err(format!("invalid {what}: {value}: expected 1 to 65535"));
         }
     }
     Ok(PortSpec {
@@ -79,8 +79,9 @@ fn long(text: &str) -> Result<PortSpec, String> {
         let (key, value) = key_and_value(field)?;
         match key.as_str() {
             "protocol" => {
-                port.protocol =
-                    protocol(value).ok_or_else(|| format!("invalid protocol value '{value}'"))?;
+                port.protocol = protocol(value).ok_or_else(|| {
+                    format!("invalid protocol value '{value}': must be either tcp or udp")
+                })?;
             }
             "mode" => {
                 port.mode = match value {
@@ -96,11 +97,16 @@ fn long(text: &str) -> Result<PortSpec, String> {
             "target" => port.target = long_number("target", value)?,
             "published" => port.published = long_number("published", value)?,
             _ if balancer_option(&mut port, &key, value)? => {}
-            _ => return Err(format!("invalid field key: {key}")),
+            _ => {
+                return Err(format!(
+                    "invalid field key: {key}: known are target, published, protocol, mode, \
+                 proxy-protocol and accept-proxy"
+                ));
+            }
         }
     }
     if port.target == 0 {
-        return Err("missing mandatory field 'target'".to_owned());
+        return Err("missing mandatory field 'target', the port of the container".to_owned());
     }
     Ok(port)
 }
@@ -108,7 +114,7 @@ fn long(text: &str) -> Result<PortSpec, String> {
 fn key_and_value(field: &str) -> Result<(String, &str), String> {
     let (key, value) = field
         .split_once('=')
-        .ok_or_else(|| format!("invalid field: {field}"))?;
+        .ok_or_else(|| format!("invalid field: {field}: expected KEY=VALUE"))?;
     Ok((key.trim().to_lowercase(), value))
 }
 
@@ -228,15 +234,18 @@ mod tests {
     fn mistakes_are_named() {
         for (text, expected) in [
             ("", "no port specified: : expected PUBLISHED:TARGET"),
-            ("x", "invalid containerPort: x"),
-            ("80:x", "invalid containerPort: x"),
-            ("x:80", "invalid hostPort: x"),
-            (":80", "invalid hostPort: "),
-            ("80:", "invalid containerPort: "),
-            ("80:0", "invalid containerPort: 0"),
-            ("80:65536", "invalid containerPort: 65536"),
-            ("80:+1", "invalid containerPort: +1"),
-            ("80:80/xyz", "invalid proto: xyz"),
+            ("x", "invalid containerPort: x: expected 1 to 65535"),
+            ("80:x", "invalid containerPort: x: expected 1 to 65535"),
+            ("x:80", "invalid hostPort: x: expected 1 to 65535"),
+            (":80", "invalid hostPort: : expected 1 to 65535"),
+            ("80:", "invalid containerPort: : expected 1 to 65535"),
+            ("80:0", "invalid containerPort: 0: expected 1 to 65535"),
+            (
+                "80:65536",
+                "invalid containerPort: 65536: expected 1 to 65535",
+            ),
+            ("80:+1", "invalid containerPort: +1: expected 1 to 65535"),
+            ("80:80/xyz", "invalid proto: xyz: must be either tcp or udp"),
             (
                 "8000-8010:80",
                 "port ranges are not supported: 8000-8010: publish each port by itself",
@@ -245,12 +254,18 @@ mod tests {
                 "127.0.0.1:80:80",
                 "an address to publish on is not supported: 127.0.0.1:80:80: a published port answers on every node",
             ),
-            ("published=80", "missing mandatory field 'target'"),
+            (
+                "published=80",
+                "missing mandatory field 'target', the port of the container",
+            ),
             (
                 "target=80,mode=all",
                 "invalid publish mode value (all): must be either 'ingress' or 'host'",
             ),
-            ("target=80,protocol=sctp", "invalid protocol value 'sctp'"),
+            (
+                "target=80,protocol=sctp",
+                "invalid protocol value 'sctp': must be either tcp or udp",
+            ),
             (
                 "target=eighty",
                 "invalid target port (eighty): value must be an integer of 1 to 65535",
@@ -271,9 +286,12 @@ mod tests {
                 "80:80,mode=host",
                 "invalid field key: mode: only proxy-protocol and accept-proxy can follow 80:80; the long form is published=…,target=…,mode=host",
             ),
-            ("80:80,", "invalid field: "),
-            ("target=80,foo=1", "invalid field key: foo"),
-            ("target=80,foo", "invalid field: foo"),
+            ("80:80,", "invalid field: : expected KEY=VALUE"),
+            (
+                "target=80,foo=1",
+                "invalid field key: foo: known are target, published, protocol, mode, proxy-protocol and accept-proxy",
+            ),
+            ("target=80,foo", "invalid field: foo: expected KEY=VALUE"),
         ] {
             assert_eq!(port(text), Err(expected.to_owned()), "{text:?}");
         }

@@ -82,7 +82,10 @@ fn mistakes_are_told_in_one_line() {
 fn without_a_daemon_or_a_swarm_it_says_so() {
     let cluster = Cluster::without_swarm().unwrap();
     let host = &cluster.hosts[0];
-    let socket = format!("unix://{}. Is the daemon running?", host.socket().display());
+    let socket = format!(
+        "unix://{}. Is the daemon running? (see `swarmlet doctor`)",
+        host.socket().display()
+    );
     let no_daemon = format!("Error: Cannot connect to the swarmlet daemon at {socket}");
     for words in [&["service", "ls"][..], &["node", "ls"], &["leave"]] {
         check_refused(&host.swarmlet(words).unwrap(), 1, &no_daemon);
