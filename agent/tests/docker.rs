@@ -32,6 +32,8 @@ use support::with_container;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const IMAGE: &str = "swarmlet-agent-test:latest";
+/// The same, but said to be for a machine that nobody has under the desk.
+const FOREIGN_IMAGE: &str = "swarmlet-agent-test:s390x";
 
 struct Setup {
     host: String,
@@ -76,19 +78,22 @@ fn import(host: &str) {
         .args(["-c", "."])
         .output()
         .unwrap();
-    let mut import = Command::new("docker")
-        .args(["-H", host, "import", "-", IMAGE])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    import
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(&archive.stdout)
-        .unwrap();
-    assert!(import.wait().unwrap().success());
+    for options in [
+        &["-", IMAGE][..],
+        &["--platform=linux/s390x", "-", FOREIGN_IMAGE],
+    ] {
+        let mut import = Command::new("docker")
+            .args(["-H", host, "import"])
+            .args(options)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut archived = import.stdin.take().unwrap();
+        archived.write_all(&archive.stdout).unwrap();
+        drop(archived);
+        assert!(import.wait().unwrap().success());
+    }
 }
 
 fn shell(id: u128, script: &str) -> Task {
@@ -237,7 +242,13 @@ async fn what_cannot_work_is_rejected_with_the_engines_reason() {
     }];
     let mut program = shell(3, "");
     program.spec.containers[0].args = vec!["/bin/nonexistent".to_owned()];
+    let mut foreign = shell(4, "sleep 600");
+    foreign.spec.containers[0].image = FOREIGN_IMAGE.to_owned();
     for (task, reason) in [
+        (
+            foreign,
+            "no matching platform: swarmlet-agent-test:s390x is for linux/s390x, this node is linux/",
+        ),
         (missing, "No such image: localhost:1/nonexistent ("),
         (mount, "/nonexistent/source"),
         (program, "/bin/nonexistent"),

@@ -12,11 +12,12 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use criterion::{BatchSize, Criterion};
-use large::World;
+use criterion::{BatchSize, Criterion, SamplingMode};
+use large::{SEED, World};
 use swarmlet_core::command::Command;
 use swarmlet_core::endpoints;
 use swarmlet_core::model::{Task, TaskPort, TaskState, TaskStatus};
+use swarmlet_core::plan::{self, Change};
 
 /// A cluster: nodes, services, replicas of each.
 #[derive(Clone, Copy)]
@@ -56,7 +57,7 @@ const SIZES: [Size; 4] = [
 ];
 
 /// What is measured, in the order of the report.
-const PASSES: [&str; 7] = [
+const PASSES: [&str; 8] = [
     "orchestrator: all tasks to create",
     "orchestrator: nothing to do",
     "scheduler: all tasks to place",
@@ -64,6 +65,7 @@ const PASSES: [&str; 7] = [
     "scheduler: nothing to do",
     "endpoints: the whole table",
     "apply: all placements",
+    "dry run: a service is updated",
 ];
 
 impl Size {
@@ -166,7 +168,30 @@ fn passes(criterion: &mut Criterion, size: Size) {
             BatchSize::LargeInput,
         );
     });
+    // Minutes would go by otherwise: one of them is a hundred passes and more.
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    let update = update(&running);
+    group.bench_function(PASSES[7], |bencher| {
+        bencher.iter(|| {
+            let plan = plan::plan(&running.state, &update, running.now, SEED);
+            let plan = plan.expect("a change of a service that exists is accepted");
+            assert_eq!(plan.steps.len(), 1 + size.replicas as usize);
+        });
+    });
     group.finish();
+}
+
+/// A change that makes every task of the first service anew.
+fn update(world: &World) -> Vec<Change> {
+    let service = world.state.services().next();
+    let service = service.expect("there is a service to update");
+    let mut spec = service.spec.clone();
+    spec.task.force_update += 1;
+    vec![Change::UpdateService {
+        id: service.id.clone(),
+        expected: service.version,
+        spec: Box::new(spec),
+    }]
 }
 
 /// Every task that has a node runs there, and has done so for a while.

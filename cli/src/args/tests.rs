@@ -47,6 +47,16 @@ fn malformed_values_are_named() {
             "error: invalid value 'zone=a' for '--constraint <CONSTRAINT>': invalid constraint \"zone=a\": expected KEY==VALUE or KEY!=VALUE with KEY one of node.id, node.hostname, node.role, node.ip, node.platform.os, node.platform.arch, node.labels.NAME, engine.labels.NAME",
         ),
         (
+            &[
+                "service",
+                "update",
+                "--constraint-add",
+                "node.ip==10.0.0.300",
+                "ng",
+            ],
+            "error: invalid value 'node.ip==10.0.0.300' for '--constraint-add <CONSTRAINT>': invalid constraint \"node.ip==10.0.0.300\": node.ip is compared with an address or a CIDR block, such as 10.0.0.7 or 10.0.0.0/24",
+        ),
+        (
             &["service", "create", "--stop-grace-period", "10", "i"],
             "error: invalid value '10' for '--stop-grace-period <DURATION>': missing unit in duration \"10\": write 10s for seconds",
         ),

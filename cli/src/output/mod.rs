@@ -13,6 +13,7 @@ mod node;
 mod plan;
 mod service;
 mod task;
+mod update;
 
 use std::io::{self, Write};
 

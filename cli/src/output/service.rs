@@ -9,7 +9,7 @@ use swarmlet_core::model::{
 };
 
 use super::counts::{Counts, at_once};
-use super::{Row, ago, natural, title};
+use super::{Row, ago, natural, title, update};
 
 /// One line of `service ls`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -147,7 +147,7 @@ fn placement(placement: &Placement) -> Vec<(&'static str, String)> {
         (" Platforms:", texts(&platforms)),
         (
             " Max Replicas Per Node:",
-            (most != 0).then(|| format!(" {most}")),
+            (most != 0).then(|| most.to_string()),
         ),
         (
             " Strategy:",
@@ -186,7 +186,7 @@ pub(crate) fn pretty_service(service: &Service, now: Timestamp) -> String {
     let spec = &service.spec;
     let mut line = |name: &str, value: &str| {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{name:<20}{value}");
+        let _ = writeln!(text, "{name:<19} {value}");
     };
     line("ID:", service.id.as_str());
     line("Name:", &spec.name);
@@ -211,6 +211,17 @@ pub(crate) fn pretty_service(service: &Service, now: Timestamp) -> String {
     }
     for (name, value) in placement(&spec.task.placement) {
         line(name, &value);
+    }
+    // A job is run again and never updated.
+    let configs = [
+        ("UpdateConfig:", &spec.update, " Update order:"),
+        ("RollbackConfig:", &spec.rollback, " Rollback order:"),
+    ];
+    for (title, config, order) in configs.into_iter().filter(|_| !spec.mode.is_job()) {
+        line(title, "");
+        for (name, value) in update::lines(config, order) {
+            line(name, &value);
+        }
     }
     if let Some(container) = spec.task.container() {
         line("ContainerSpec:", "");

@@ -1,8 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use swarmlet_core::model::{
-    LbPolicy, Node, NodeId, NodeState, PortMode, PortProblem, Problem, ProblemKind, Protocol,
-    ProxyProtocol, Role, Strategy, TaskPort, TaskState, Timestamp, UpdateState, UpdateStatus,
+    FailureAction, LbPolicy, Node, NodeId, NodeState, PortMode, PortProblem, Problem, ProblemKind,
+    Protocol, ProxyProtocol, Role, ServiceMode, Strategy, TaskPort, TaskState, Timestamp,
+    UpdateOrder, UpdateState, UpdateStatus,
 };
 
 use swarmlet_proto::v1;
@@ -131,7 +133,7 @@ fn tasks_are_listed_by_slot_with_their_history() {
         mode: PortMode::Host,
     }];
     let mut two = task(&ng, 4, 2, TaskState::Pending);
-    two.restart.not_before = NOW.after(std::time::Duration::from_millis(6_500));
+    two.restart.not_before = NOW.after(Duration::from_millis(6_500));
     let nodes: BTreeMap<NodeId, Node> = BTreeMap::from([(host.id.clone(), host)]);
     let jobs = BTreeSet::new();
     let tasks = vec![ten, old, new, two];
@@ -207,6 +209,13 @@ fn objects_are_shown_to_people() {
     });
     ng.spec.ports[0].proxy_protocol = Some(ProxyProtocol::V2);
     ng.spec.ports[0].accept_proxy = vec!["10.0.0.0/8".parse().unwrap()];
+    ng.spec.update.delay = Duration::from_secs(90);
+    ng.spec.update.order = UpdateOrder::StartFirst;
+    ng.spec.update.max_failure_ratio = "0.25".parse().unwrap();
+    ng.spec.update.failure_action = FailureAction::Rollback;
+    ng.spec.rollback.min_healthy_percent = Some(50);
+    ng.spec.rollback.max_percent = Some(200);
+    ng.spec.rollback.progress_deadline = Duration::ZERO;
     ng.spec.lb_policy = LbPolicy::LeastConn;
     ng.spec.lb_prefer_local = true;
     let task = &mut ng.spec.task;
@@ -221,6 +230,8 @@ fn objects_are_shown_to_people() {
     let text = pretty_service(&ng, NOW);
     for part in [
         "Placement:\n Preferences:       spread=node.labels.zone\n",
+        "\nUpdateConfig:\n Parallelism:       1\n Delay:             1m30s\n On failure:        rollback\n Monitoring Period: 5s\n Max failure ratio: 0.25\n Update order:      start-first\n Progress deadline: 10m0s\n",
+        "\nRollbackConfig:\n Parallelism:       1\n On failure:        pause\n Monitoring Period: 5s\n Max failure ratio: 0\n Rollback order:    stop-first\n Min healthy percent: 50\n Max percent:       200\nContainerSpec:\n",
         " Max Replicas Per Node: 2\n Strategy:          binpack\n",
         " Limits:            100 pids\n Reservations:      2 gpu\n",
         "Name:               ng\n",
@@ -232,4 +243,7 @@ fn objects_are_shown_to_people() {
     ] {
         assert!(text.contains(part), "{part:?} in:\n{text}");
     }
+    ng.spec.mode = ServiceMode::GlobalJob {};
+    let text = pretty_service(&ng, NOW);
+    assert!(!text.contains("UpdateConfig"), "a job is never updated");
 }

@@ -14,4 +14,4 @@ pub(crate) use moment::{Tail, moment, tail};
 pub(crate) use mount::mount;
 pub(crate) use placement::{generic_resource, platform};
 pub(crate) use port::port;
-pub(crate) use span::duration;
+pub(crate) use span::{duration, shown_duration};

@@ -45,6 +45,39 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(invalid)
 }
 
+/// Writes a duration as Go and so Docker does: `5s`, `1m30s`, `500ms`.
+pub(crate) fn shown_duration(duration: Duration) -> String {
+    let nanoseconds = duration.as_nanos();
+    let small = [("ns", 1), ("µs", 1_000), ("ms", 1_000_000)];
+    if nanoseconds == 0 {
+        return "0s".to_owned();
+    }
+    if nanoseconds < 1_000_000_000 {
+        let fits = |&&(_, scale): &&(&str, u128)| scale <= nanoseconds;
+        let (unit, scale) = small.iter().rev().find(fits).unwrap_or(&("ns", 1));
+        return decimal(nanoseconds, *scale) + unit;
+    }
+    let seconds = duration.as_secs();
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let rest = decimal(nanoseconds % 60_000_000_000, 1_000_000_000);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, _) => format!("{minutes}m{rest}s"),
+        _ => format!("{hours}h{minutes}m{rest}s"),
+    }
+}
+
+/// A quotient without zeros at its end; `scale` is a power of ten.
+fn decimal(number: u128, scale: u128) -> String {
+    let (whole, rest) = (number / scale, number % scale);
+    if rest == 0 {
+        return whole.to_string();
+    }
+    let places = scale.ilog10() as usize;
+    let digits = format!("{rest:0places$}");
+    format!("{whole}.{}", digits.trim_end_matches('0'))
+}
+
 fn unit_nanoseconds(unit: &str) -> Option<u128> {
     Some(match unit {
         "ns" => 1,
@@ -77,6 +110,25 @@ fn times(number: &str, scale: u128) -> Option<u128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_written_as_they_are_read() {
+        for (nanoseconds, text) in [
+            (0, "0s"),
+            (1, "1ns"),
+            (1_500, "1.5µs"),
+            (500_000_000, "500ms"),
+            (1_000_000_000, "1s"),
+            (1_050_000_000, "1.05s"),
+            (90_000_000_000, "1m30s"),
+            (600_000_000_000, "10m0s"),
+            (5_400_000_000_000, "1h30m0s"),
+            (3_600_500_000_000, "1h0m0.5s"),
+        ] {
+            assert_eq!(shown_duration(Duration::from_nanos(nanoseconds)), text);
+            assert_eq!(duration(text), Ok(Duration::from_nanos(nanoseconds)));
+        }
+    }
 
     #[test]
     fn durations_are_read_as_go_does() {

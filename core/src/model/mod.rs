@@ -33,7 +33,7 @@ pub use mode::{InvalidMode, ModeKind, ServiceMode};
 pub use network::{InvalidNetwork, Network};
 pub use node::{
     Availability, InvalidAvailability, ManagerInfo, Node, NodeDescription, NodeSpec, NodeState,
-    NodeStatus, Platform, PortProblem, Role, RuntimeKind,
+    NodeStatus, Platform, PortProblem, Role, RuntimeKind, go_architecture,
 };
 pub use placement::{
     Constraint, ConstraintOp, InvalidConstraint, InvalidPreference, Placement, Preference, Strategy,

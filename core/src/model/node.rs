@@ -156,6 +156,31 @@ pub struct Platform {
     pub arch: String,
 }
 
+impl Platform {
+    /// The architecture in Go's word.
+    #[must_use]
+    pub fn go_arch(&self) -> &str {
+        go_architecture(&self.arch)
+    }
+
+    /// Whether it is what another one is. What this one does not say does not count.
+    #[must_use]
+    pub fn includes(&self, found: &Self) -> bool {
+        let same = |own: &str, found: &str| own.is_empty() || own.eq_ignore_ascii_case(found);
+        same(&self.os, &found.os) && same(self.go_arch(), found.go_arch())
+    }
+}
+
+/// Users, kernels and engines write the kernel's words for an architecture as well as Go's.
+#[must_use]
+pub fn go_architecture(name: &str) -> &str {
+    match name {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let slash = if self.arch.is_empty() { "" } else { "/" };

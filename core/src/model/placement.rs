@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::Serialize;
 use serde::ser::SerializeMap;
 
+use super::network::Network;
 use super::node::Platform;
 
 /// Where the tasks of a service go.
@@ -138,18 +139,43 @@ pub enum ConstraintOp {
 
 /// A text that is no constraint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "invalid constraint {0:?}: expected KEY==VALUE or KEY!=VALUE with KEY one of node.id, \
-     node.hostname, node.role, node.ip, node.platform.os, node.platform.arch, node.labels.NAME, \
-     engine.labels.NAME"
-)]
-pub struct InvalidConstraint(pub String);
+pub enum InvalidConstraint {
+    /// It has another form, or speaks of something that nodes do not have.
+    #[error(
+        "invalid constraint {0:?}: expected KEY==VALUE or KEY!=VALUE with KEY one of node.id, \
+         node.hostname, node.role, node.ip, node.platform.os, node.platform.arch, \
+         node.labels.NAME, engine.labels.NAME"
+    )]
+    Form(String),
+    /// No node could ever meet it, because nobody can read the address.
+    #[error(
+        "invalid constraint {0:?}: node.ip is compared with an address or a CIDR block, such as \
+         10.0.0.7 or 10.0.0.0/24"
+    )]
+    Address(String),
+}
+
+impl Constraint {
+    /// Checks a constraint, wherever it comes from.
+    ///
+    /// # Errors
+    /// [`InvalidConstraint`] for one that means nothing.
+    pub fn check(&self) -> Result<(), InvalidConstraint> {
+        if !is_attribute(&self.key) || self.value.is_empty() {
+            return Err(InvalidConstraint::Form(self.to_string()));
+        }
+        if self.key == "node.ip" && self.value.parse::<Network>().is_err() {
+            return Err(InvalidConstraint::Address(self.to_string()));
+        }
+        Ok(())
+    }
+}
 
 impl FromStr for Constraint {
     type Err = InvalidConstraint;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let invalid = || InvalidConstraint(text.to_owned());
+        let invalid = || InvalidConstraint::Form(text.to_owned());
         let (position, op) = match (text.find("=="), text.find("!=")) {
             (Some(equal), Some(not_equal)) if not_equal < equal => {
                 (not_equal, ConstraintOp::NotEqual)
@@ -159,14 +185,13 @@ impl FromStr for Constraint {
             (None, None) => return Err(invalid()),
         };
         let (key, value) = (text[..position].trim(), text[position + 2..].trim());
-        if !is_attribute(key) || value.is_empty() {
-            return Err(invalid());
-        }
-        Ok(Self {
+        let constraint = Self {
             key: key.to_owned(),
             op,
             value: value.to_owned(),
-        })
+        };
+        constraint.check()?;
+        Ok(constraint)
     }
 }
 
@@ -207,6 +232,33 @@ fn is_attribute(key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn constraints_on_addresses_can_be_read() {
+        #[track_caller]
+        fn check(text: &str, expected: Option<&str>) {
+            let found = text.parse::<Constraint>();
+            let found = found.err().map(|error| error.to_string());
+            assert_eq!(found.as_deref(), expected, "{text}");
+        }
+        check("node.ip==10.0.0.7", None);
+        check("node.ip != 10.0.0.0/24", None);
+        check("node.ip==2001:db8::/32", None);
+        check(
+            "node.ip==10.0.0.300",
+            Some(
+                "invalid constraint \"node.ip==10.0.0.300\": node.ip is compared with an address \
+                 or a CIDR block, such as 10.0.0.7 or 10.0.0.0/24",
+            ),
+        );
+        for unreadable in ["node.ip==ten", "node.ip!=ten", "node.ip==10.0.0.0/33"] {
+            let error = unreadable.parse::<Constraint>();
+            assert_eq!(
+                error,
+                Err(InvalidConstraint::Address(unreadable.to_owned()))
+            );
+        }
+    }
 
     #[test]
     fn preferences_are_read_in_dockers_words() {

@@ -184,6 +184,16 @@ pub enum FailureAction {
     Rollback,
 }
 
+impl fmt::Display for FailureAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pause => "pause",
+            Self::Continue => "continue",
+            Self::Rollback => "rollback",
+        })
+    }
+}
+
 /// Which task of a slot has to wait for the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -193,6 +203,15 @@ pub enum UpdateOrder {
     StopFirst,
     /// The old one stops once the new one runs.
     StartFirst,
+}
+
+impl fmt::Display for UpdateOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::StopFirst => "stop-first",
+            Self::StartFirst => "start-first",
+        })
+    }
 }
 
 /// How far the latest update of a service has come. Everything that a new leader has to know

@@ -126,6 +126,11 @@ impl TaskSpec {
 
 impl Placement {
     fn validate(&self) -> Result<(), InvalidSpec> {
+        for constraint in &self.constraints {
+            constraint
+                .check()
+                .map_err(|error| InvalidSpec(error.to_string()))?;
+        }
         if self.preferences.len() > MAX_PREFERENCES {
             return invalid(format!(
                 "{} placement preferences are too many: at most {MAX_PREFERENCES}",

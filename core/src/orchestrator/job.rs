@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 
+use super::few::Few;
 use super::global::Homes;
 use super::slot::{self, Slot};
 use super::{Pass, keep, reap, restart};
@@ -41,8 +42,11 @@ fn slots<'a>(state: &'a State, service: &Service) -> BTreeMap<u32, Slot<'a>> {
             None => slot.home.is_some_and(|home| state.node(home).is_some()),
         };
         if goes_on {
-            let completed = |task: &mut &Task| slot::has_completed(service, task);
-            slot.finished.extend(slot.past.extract_if(.., completed));
+            let (completed, past): (Few<'_>, Few<'_>) = std::mem::take(&mut slot.past)
+                .into_iter()
+                .partition(|task| slot::has_completed(service, task));
+            slot.finished.extend(completed);
+            slot.past = past;
         }
     }
     slots

@@ -11,6 +11,7 @@
 //! then retired, never the other way about, so that a slot never loses the history that its
 //! back-off grows from.
 
+pub(crate) mod few;
 mod global;
 mod job;
 mod keep;

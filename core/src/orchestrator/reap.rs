@@ -46,7 +46,10 @@ pub(super) fn limit(pass: &Pass<'_>) -> usize {
 /// node as well, whatever the number: a node on which they pile up is avoided, and that is
 /// counted from them. The back-off sees to it that they are few.
 pub(super) fn past(pass: &mut Pass<'_>, service: &Service, slot: &Slot<'_>, kept: usize) {
-    let mut past = slot.past.clone();
+    if slot.past.is_empty() {
+        return;
+    }
+    let mut past: Vec<&Task> = slot.past.iter().copied().collect();
     past.sort_by_key(|task| Reverse((task.status.at, task.created_at, &task.id)));
     let mut failures: BTreeMap<&NodeId, usize> = BTreeMap::new();
     for (position, task) in past.into_iter().enumerate() {

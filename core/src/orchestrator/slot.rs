@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::few::Few;
 use crate::model::{Availability, NodeId, NodeState, Service, ServiceId, Task, TaskState};
 use crate::scheduler;
 use crate::state::State;
@@ -10,16 +11,16 @@ use crate::state::State;
 #[derive(Debug, Default)]
 pub(crate) struct Slot<'a> {
     /// Members on a node that will keep them, or without a node yet.
-    pub(crate) settled: Vec<&'a Task>,
+    pub(crate) settled: Few<'a>,
     /// Members on a node that is down, to be emptied, or excluded by a constraint, or that are to
     /// move to another one.
-    pub(crate) displaced: Vec<&'a Task>,
+    pub(crate) displaced: Few<'a>,
     /// Members that ended by themselves and were not succeeded yet.
-    pub(crate) finished: Vec<&'a Task>,
+    pub(crate) finished: Few<'a>,
     /// Tasks that were told to stop and have not.
-    pub(crate) leaving: Vec<&'a Task>,
+    pub(crate) leaving: Few<'a>,
     /// Ended tasks that are kept to be looked at.
-    pub(crate) past: Vec<&'a Task>,
+    pub(crate) past: Few<'a>,
     /// The node that all of them are for, where the service has one task on each node.
     pub(crate) home: Option<&'a NodeId>,
 }
@@ -60,10 +61,9 @@ impl<'a> Slot<'a> {
     }
 
     /// The settled members that are not what the service asks for any more, and those that are.
-    pub(crate) fn by_version(&self, service: &Service) -> (Vec<&'a Task>, Vec<&'a Task>) {
-        self.settled
-            .iter()
-            .partition(|task| service.is_outdated(task))
+    pub(crate) fn by_version(&self, service: &Service) -> (Few<'a>, Few<'a>) {
+        let settled = self.settled.iter().copied();
+        settled.partition(|task| service.is_outdated(task))
     }
 
     /// Whether a task of another version has still to stop in the slot. A settled one of two
@@ -77,16 +77,16 @@ impl<'a> Slot<'a> {
 
     /// The live members that are told to stop in this pass whatever an update decides: another
     /// task of the slot stays, or takes over from them.
-    pub(crate) fn outgoing(&self, state: &State, service: &Service) -> Vec<&'a Task> {
+    pub(crate) fn outgoing(&self, state: &State, service: &Service) -> Few<'a> {
         let (old, new) = self.by_version(service);
         match (best(&old), best(&new)) {
-            (Some(_), Some(_)) => Vec::new(),
+            (Some(_), Some(_)) => Few::default(),
             // It was to replace a displaced task and does not run yet; what replaces that one
             // next is of the new version.
             (Some(old), None)
                 if !self.displaced.is_empty() && old.status.state != TaskState::Running =>
             {
-                vec![old]
+                std::iter::once(old).collect()
             }
             (Some(stays), None) | (None, Some(stays)) => self.succeeded_by(state, stays),
             // The replacement was displaced as well. One of the two is given up; the next pass
@@ -97,7 +97,7 @@ impl<'a> Slot<'a> {
 
     /// What goes because of a settled task that stays: those beside it, such as a replacement
     /// whose predecessor came back before it ran, and displaced ones that it takes over from.
-    fn succeeded_by(&self, state: &State, stays: &'a Task) -> Vec<&'a Task> {
+    fn succeeded_by(&self, state: &State, stays: &'a Task) -> Few<'a> {
         let runs = stays.status.state == TaskState::Running;
         let nowhere = is_refused(stays);
         // A node that is drained goes on serving for as long as no other one can. A constraint
@@ -164,15 +164,17 @@ pub(crate) fn has_completed(service: &Service, task: &Task) -> bool {
         && task.spec_version == service.spec_version
 }
 
-fn others<'a>(members: &[&'a Task], stays: Option<&Task>) -> impl Iterator<Item = &'a Task> {
+fn others<'a>(members: &Few<'a>, stays: Option<&Task>) -> impl Iterator<Item = &'a Task> {
     let stays = stays.map(|task| task.id.clone());
     let members = members.iter().copied();
     members.filter(move |task| Some(&task.id) != stays.as_ref())
 }
 
 /// Of several members that could stay: one that runs, then the oldest.
-pub(crate) fn best<'a>(members: &[&'a Task]) -> Option<&'a Task> {
-    members.iter().copied().min_by_key(|task| {
+pub(crate) fn best<'f, 'a: 'f>(
+    members: impl IntoIterator<Item = &'f &'a Task>,
+) -> Option<&'a Task> {
+    members.into_iter().copied().min_by_key(|task| {
         (
             task.status.state != TaskState::Running,
             task.created_at,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::projection::Projection;
 use super::{Action, Object, Step};
 use crate::model::{NodeId, Service, ServiceId, Task};
+use crate::orchestrator::few::Few;
 use crate::orchestrator::slot;
 use crate::state::State;
 
@@ -71,14 +72,15 @@ struct Place<'a> {
 }
 
 fn places<'a>(state: &'a State, service: &ServiceId) -> BTreeMap<u32, Place<'a>> {
-    let mut slots: BTreeMap<u32, Vec<&Task>> = BTreeMap::new();
+    let mut slots: BTreeMap<u32, Few<'a>> = BTreeMap::new();
     for task in state.tasks_of(service) {
         if task.is_live() && task.is_member() {
             slots.entry(task.slot).or_default().push(task);
         }
     }
-    let place = |(slot, tasks): (u32, Vec<&'a Task>)| {
-        let (placed, waits): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|t| t.node.is_some());
+    let place = |(slot, tasks): (u32, Few<'a>)| {
+        let (placed, waits): (Few<'_>, Few<'_>) =
+            tasks.iter().copied().partition(|task| task.node.is_some());
         let place = Place {
             placed: slot::best(&placed),
             waits: slot::best(&waits),

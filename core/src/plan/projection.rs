@@ -1,19 +1,28 @@
 //! A copy of the state that goes on by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::apply::{Rejection, apply};
 use crate::command::{Command, Proposal};
+use crate::event::Event;
 use crate::model::{
-    NodeState, ServiceId, Task, TaskState, TaskStatus, Timestamp, UpdateConfig, Version,
+    NodeState, ServiceId, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateConfig, Version,
 };
 use crate::state::State;
 use crate::{next_deadline, orchestrator, rebalance, scheduler};
 
-/// An update goes through in so many rounds at most. Each of them costs a look at all tasks,
+/// An update goes through in so many rounds at most. Each of them costs a few looks at all tasks,
 /// and with ten thousand tasks one by one would take hours.
-const ROUNDS: usize = 20;
+const MOST_ROUNDS: usize = 20;
+
+/// The rounds of an update of very many tasks. Half the tasks at a time could meet nodes that
+/// are full where a few at a time find room.
+const LEAST_ROUNDS: usize = 5;
+
+/// Between the two: so many tasks, those of each round counted, are looked at. It keeps the plan
+/// of any update within seconds even where nothing is optimised.
+const MOST_LOOKS: usize = 50_000;
 
 /// So many passes and no more: the rounds of an update take about seven each, and a bug must
 /// not hang a manager.
@@ -26,6 +35,9 @@ pub(super) struct Projection {
     /// Why tasks waited at some time, by service and slot. An update gives up in the end what
     /// found no place, and the reason would be gone with it.
     pub(super) waited: BTreeMap<(ServiceId, u32), String>,
+    /// The tasks that have changed since their agents were asked; at first all of them. What an
+    /// agent does next follows from the task itself, since no node comes or goes here.
+    unseen: BTreeSet<TaskId>,
     seed: u64,
 }
 
@@ -35,6 +47,7 @@ impl Projection {
             state: state.clone(),
             now,
             waited: BTreeMap::new(),
+            unseen: state.tasks().map(|task| task.id.clone()).collect(),
             seed,
         }
     }
@@ -80,11 +93,12 @@ impl Projection {
         false
     }
 
-    fn decide(&self) -> Vec<Command> {
+    fn decide(&mut self) -> Vec<Command> {
+        let unseen = std::mem::take(&mut self.unseen);
         let (state, now) = (&self.state, self.now);
-        let mut commands: Vec<Command> = state
-            .tasks()
-            .filter_map(|task| agent(state, task))
+        let mut commands: Vec<Command> = unseen
+            .iter()
+            .filter_map(|id| agent(state, state.task(id)?))
             .collect();
         if commands.is_empty() {
             commands = orchestrator::reconcile(state, now, self.seed);
@@ -99,7 +113,17 @@ impl Projection {
         let at = self.now;
         let outcomes = apply(&mut self.state, index, &Proposal { at, commands });
         let outcomes = outcomes.into_iter();
-        outcomes.map(|outcome| outcome.map(drop)).collect()
+        outcomes
+            .map(|outcome| outcome.map(|events| self.see(events)))
+            .collect()
+    }
+
+    fn see(&mut self, events: Vec<Event>) {
+        let tasks = events.into_iter().filter_map(|event| match event {
+            Event::Task(id) => Some(id),
+            _ => None,
+        });
+        self.unseen.extend(tasks);
     }
 
     fn note(&mut self, command: &Command) {
@@ -127,7 +151,9 @@ impl Projection {
                 config.delay = Duration::ZERO;
                 config.monitor = Duration::ZERO;
                 if config.parallelism != 0 {
-                    let least = u32::try_from(slots.div_ceil(ROUNDS)).unwrap_or(u32::MAX);
+                    let rounds = MOST_LOOKS / slots.max(1);
+                    let rounds = rounds.clamp(LEAST_ROUNDS, MOST_ROUNDS);
+                    let least = u32::try_from(slots.div_ceil(rounds)).unwrap_or(u32::MAX);
                     config.parallelism = config.parallelism.max(least);
                 }
             }

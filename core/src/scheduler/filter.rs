@@ -128,7 +128,7 @@ pub(crate) fn meets_constraints(node: &Node, spec: &TaskSpec) -> bool {
 
 /// Whether an image that is made for these platforms runs on a node; with none named it may.
 fn has_platform(node: &Node, platforms: &[Platform]) -> bool {
-    let made_for = |wanted: &Platform| constraint::is_platform(wanted, &node.description.platform);
+    let made_for = |wanted: &Platform| wanted.includes(&node.description.platform);
     platforms.is_empty() || platforms.iter().any(made_for)
 }
 

@@ -1,5 +1,6 @@
 //! Getting a task's image.
 
+use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -8,7 +9,7 @@ use bollard::Docker;
 use bollard::errors::Error;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
-use swarmlet_core::model::{ContainerSpec, RegistryAuth};
+use swarmlet_core::model::{ContainerSpec, Platform, RegistryAuth};
 
 use super::{Answer, CALL_DEADLINE, DockerRuntime};
 use crate::runtime::RuntimeError;
@@ -16,6 +17,9 @@ use crate::runtime::RuntimeError;
 /// How long a pull may stand still. There is no limit to the whole: images are large and
 /// links slow.
 const PULL_STALL: Duration = Duration::from_secs(120);
+
+/// Where the kernel lists what runs the programs of other machines.
+const EMULATORS: &str = "/proc/sys/fs/binfmt_misc";
 
 /// Header that carries registry credentials.
 const AUTH_HEADER: &str = "X-Registry-Auth";
@@ -56,6 +60,11 @@ impl DockerRuntime {
                         "the image is only on this machine: it has no digest, and other nodes may have another one of that name"
                     );
                 }
+                let made_for = Platform {
+                    os: found.os.unwrap_or_default(),
+                    arch: found.architecture.unwrap_or_default(),
+                };
+                check_platform(image, &made_for, &host_platform(), Path::new(EMULATORS))?;
                 Ok(true)
             }
             Answer::Error(404, _) => Ok(false),
@@ -90,6 +99,46 @@ impl DockerRuntime {
             }
         }
     }
+}
+
+/// What containers of this machine run on: an engine shares its kernel.
+fn host_platform() -> Platform {
+    Platform {
+        os: std::env::consts::OS.to_owned(),
+        arch: std::env::consts::ARCH.to_owned(),
+    }
+}
+
+/// Refuses an image that is made for other machines. The engine would start it, and its end would
+/// say nothing: `exec format error` in its log, and exit code 255. (Where a registry has an image
+/// for several platforms and none is this one, the engine refuses the pull by itself.)
+fn check_platform(
+    image: &str,
+    made_for: &Platform,
+    host: &Platform,
+    emulators: &Path,
+) -> Result<(), RuntimeError> {
+    let is_older = matches!(
+        (made_for.go_arch(), host.go_arch()),
+        ("386", "amd64") | ("arm", "arm64")
+    );
+    let emulated = || {
+        let machine = match made_for.go_arch() {
+            "amd64" => "x86_64",
+            "arm64" => "aarch64",
+            "386" => "i386",
+            other => other,
+        };
+        emulators.join(format!("qemu-{machine}")).exists()
+    };
+    if made_for.includes(host) || (made_for.os == host.os && (is_older || emulated())) {
+        return Ok(());
+    }
+    Err(RuntimeError::Rejected(format!(
+        "no matching platform: {image} is for {made_for}, this node is {}/{}",
+        host.os,
+        host.go_arch()
+    )))
 }
 
 enum PullError {
@@ -134,6 +183,41 @@ fn with_tag(image: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn images_for_other_machines_are_refused() {
+        let emulators = tempfile::tempdir().unwrap();
+        std::fs::write(emulators.path().join("qemu-riscv64"), "").unwrap();
+        let platform = |os: &str, arch: &str| Platform {
+            os: os.to_owned(),
+            arch: arch.to_owned(),
+        };
+        let check = |(os, arch), host| {
+            let (made_for, host) = (platform(os, arch), platform("linux", host));
+            check_platform("ng:1", &made_for, &host, emulators.path())
+        };
+        for (made_for, host) in [
+            (("linux", "amd64"), "x86_64"),
+            (("linux", "x86_64"), "x86_64"),
+            (("linux", "arm64"), "aarch64"),
+            (("linux", "386"), "x86_64"),
+            (("linux", "arm"), "aarch64"),
+            (("linux", "riscv64"), "x86_64"),
+            (("", ""), "x86_64"),
+        ] {
+            assert_eq!(check(made_for, host), Ok(()), "{made_for:?} on {host}");
+        }
+        for (made_for, host, text) in [
+            (("linux", "arm64"), "x86_64", "linux/arm64"),
+            (("linux", "arm"), "x86_64", "linux/arm"),
+            (("windows", "amd64"), "x86_64", "windows/amd64"),
+            (("windows", "riscv64"), "x86_64", "windows/riscv64"),
+        ] {
+            let refusal =
+                format!("no matching platform: ng:1 is for {text}, this node is linux/amd64");
+            assert_eq!(check(made_for, host), Err(RuntimeError::Rejected(refusal)));
+        }
+    }
 
     #[test]
     fn references_get_a_tag() {
