@@ -203,7 +203,8 @@ async fn joining_names_the_mistake() {
     assert_eq!(
         error.to_string(),
         format!(
-            "the certificate of the swarm at {address} does not match the digest in the join token"
+            "the certificate of the swarm at {address} does not match the digest in the join token (is \
+             it that swarm's token? run `swarmlet join-token worker|manager` there)"
         )
     );
 

@@ -381,8 +381,9 @@ impl Node {
             return Ok(());
         }
         bail!(
-            "{MANAGER} {reason}. The only way to restore a swarm that has lost consensus is to \
-             reinitialize it. Use `--force` to suppress this message."
+            "{MANAGER} It could not be taken out of them: {reason}. Leaving all the same may cost \
+             the swarm its quorum, and the only way to restore a swarm that has lost consensus is \
+             to reinitialize it. Use `--force` to suppress this message."
         )
     }
 

@@ -37,7 +37,8 @@ pub enum JoinError {
     },
     /// The root certificate there is not the one of the token.
     #[error(
-        "the certificate of the swarm at {address} does not match the digest in the join token"
+        "the certificate of the swarm at {address} does not match the digest in the join token (is \
+         it that swarm's token? run `swarmlet join-token worker|manager` there)"
     )]
     WrongDigest {
         /// Where.
