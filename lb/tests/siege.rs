@@ -137,7 +137,7 @@ async fn ratio_of_p99(besieged: SocketAddr, calm: SocketAddr) -> f64 {
     }
     let (there, here) = (p99(&mut there), p99(&mut here));
     let ratio = there.as_secs_f64() / here.as_secs_f64();
-    println!("p99 besieged {there:?}, calm {here:?}: {ratio:.2}");
+    eprintln!("p99 besieged {there:?}, calm {here:?}: {ratio:.2}");
     ratio
 }
 
@@ -225,7 +225,7 @@ async fn the_slow_the_too_many_and_those_who_do_not_read_do_not_hurt_the_others(
     };
     let mut besieged = Fortress::build(directory.path(), "besieged", table, good).await;
     let calm = Fortress::build(directory.path(), "calm", calm_table, calm_port).await;
-    println!(
+    eprintln!(
         "before the siege: {:.2}",
         median_ratio(&besieged, &calm).await
     );
@@ -242,8 +242,8 @@ async fn the_slow_the_too_many_and_those_who_do_not_read_do_not_hurt_the_others(
     let dripping = tokio::spawn(drip(streams, is_enough));
     let ratio = median_ratio(&besieged, &calm).await;
     let held = besieged.outside.held();
-    println!("{attackers} slow attackers: p99 is {ratio:.2} of what it is without");
-    println!(
+    eprintln!("{attackers} slow attackers: p99 is {ratio:.2} of what it is without");
+    eprintln!(
         "each of them takes {} bytes",
         (held.resident - baseline.resident) / attackers
     );
@@ -260,7 +260,7 @@ async fn the_slow_the_too_many_and_those_who_do_not_read_do_not_hurt_the_others(
     })
     .await;
     let last = ratio_of_p99(besieged.good, calm.good).await;
-    println!("after the siege: {last:.2}");
+    eprintln!("after the siege: {last:.2}");
     besieged.client.shutdown().await.unwrap();
 }
 
@@ -302,7 +302,7 @@ async fn memory_is_bounded(besieged: &mut Fortress, flood: u16, before: u64) -> 
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let status = besieged.client.status().await.unwrap();
-    println!(
+    eprintln!(
         "those who do not read: {} bytes buffered of {BUDGET}, resident {most} after {before}",
         status.buffered
     );
