@@ -285,6 +285,41 @@ mod tests {
     }
 
     #[test]
+    fn how_soon_a_closed_port_is_known_depends_on_how_many_are_tried() {
+        for (nodes, managers, bound) in [(5, 5, 3.5), (30, 5, 3.75), (80, 5, 4.5), (1000, 5, 19.0)]
+        {
+            let target = |number: u32, port| Target {
+                node: NodeId::from_random(number.into()),
+                port,
+                address: SocketAddr::from((number.to_be_bytes(), 2377)),
+            };
+            let tasks = (1..nodes).map(|number| target(number, ProbedPort::Tasks));
+            let cluster = (1..managers).map(|number| target(number, ProbedPort::Cluster));
+            let all: Vec<Target> = tasks.chain(cluster).collect();
+            let start = Instant::now();
+            let mut worst = Duration::ZERO;
+            // Ports from all over the list, at moments that differ from the schedule's.
+            for (round, closed) in (0..).zip(all.iter().step_by(all.len() / 4)) {
+                let mut targets = Targets::default();
+                targets.replace(all.clone());
+                let from = 30_000 + 130 * round;
+                let way = |tried: &Target, now| match tried == closed && now >= from {
+                    true => (1000, Err(Closed::Dropped)),
+                    false => (1, Ok(())),
+                };
+                run(&mut targets, start, 0..from + 25_000, way);
+                let now = start + Duration::from_millis(from + 25_000);
+                let failing = targets.failing(now, Duration::ZERO);
+                assert_eq!(failing.len(), 1, "{nodes} nodes");
+                let since = failing[0].1 - (start + Duration::from_millis(from));
+                worst = worst.max(since + swarmlet_core::diagnosis::FAILING);
+            }
+            let known = worst.as_secs_f64();
+            assert!(known <= bound, "{nodes} nodes: known after {known} s");
+        }
+    }
+
+    #[test]
     fn what_is_known_of_a_port_outlives_a_change_of_the_others() {
         let start = Instant::now();
         let mut targets = Targets::default();

@@ -87,6 +87,51 @@ fn a_closed_port_names_pair_range_and_direction_and_goes_away() {
 }
 
 #[test]
+fn of_five_managers_every_pair_and_direction_is_named() {
+    let mut world = World::new(5);
+    for number in 1..=5 {
+        let raft_id = world.state.cluster().unwrap().next_raft_id;
+        world.ok(Command::SetManager {
+            id: node_id(number),
+            manager: Some(ManagerInfo {
+                raft_id,
+                address: format!("10.0.0.{number}:2377").parse().unwrap(),
+            }),
+        });
+    }
+    let ids = || (1..=5).map(node_id);
+    let well = Heard {
+        observations: ids().map(|id| (id, Observation::default())).collect(),
+        ages: ids().map(|id| (id, Duration::from_millis(500))).collect(),
+        clocks: ids().map(|id| (id, 0)).collect(),
+    };
+    let ways = (1..=5).flat_map(|from| (1..=5).map(move |to| (from, to)));
+    let sentence = |from: u8, to: u8| {
+        format!(
+            "n{from} (10.0.0.{from}) cannot connect to n{to} (10.0.0.{to}) on TCP 2377: packets \
+             are dropped; open TCP 2377 from 10.0.0.{from} to 10.0.0.{to} (security group, firewall)"
+        )
+    };
+    let mut closed = well.clone();
+    let mut all = Vec::new();
+    for (from, to) in ways.filter(|(from, to)| from != to) {
+        let mut heard = well.clone();
+        for heard in [&mut heard, &mut closed] {
+            let seen = heard.observations.get_mut(&node_id(from)).unwrap();
+            seen.failing.push(failing(to, ProbedPort::Cluster, 3.0));
+        }
+        assert_eq!(problems(&mut world, &heard), [sentence(from, to)]);
+        all.push(sentence(from, to));
+    }
+    // All of them at once, as well.
+    let mut found = problems(&mut world, &closed);
+    found.sort();
+    all.sort();
+    assert_eq!(found, all);
+    assert!(problems(&mut world, &well).is_empty());
+}
+
+#[test]
 fn a_node_that_is_gone_is_no_closed_port() {
     let mut world = three();
     let mut heard = well();

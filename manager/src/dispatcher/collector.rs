@@ -24,6 +24,8 @@ use crate::news::{self, Batch, NodeNews, Seen, TableNews};
 use crate::raft::{Leadership, Raft};
 use crate::status;
 
+use super::reach::Reach;
+
 /// Pause between two deliveries. Short beside what a person notices, long enough that a
 /// hundred nodes' heartbeats make ten calls a second and not a hundred.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -48,6 +50,7 @@ pub(crate) struct Collector {
 struct Shared {
     inner: std::sync::Mutex<Inner>,
     filled: Notify,
+    reach: Reach,
 }
 
 #[derive(Default)]
@@ -90,6 +93,11 @@ impl Collector {
         let mut inner = self.lock();
         inner.waiting.remove(node);
         inner.kept.remove(node);
+    }
+
+    /// Whether the leader can be called from here.
+    pub(crate) fn reach(&self) -> &Reach {
+        &self.shared.reach
     }
 
     /// Takes what waits, up to the bound of one delivery.
@@ -172,6 +180,7 @@ pub(crate) async fn run(
             let current = (now.term, now.leader.as_ref().map(|leader| leader.raft_id));
             if known != Some(current) {
                 known = Some(current);
+                collector.reach().clear();
                 collector.send_again();
             }
             if !deliver(&collector, &now, &intake, &dialer).await {
@@ -183,6 +192,7 @@ pub(crate) async fn run(
     tokio::select! {
         () = stop.cancelled() => {}
         () = work => {}
+        () = collector.reach().watch() => {}
     }
 }
 
@@ -207,6 +217,7 @@ async fn deliver(
         let Some(leader) = &leadership.leader else {
             return Err(status::not_leader());
         };
+        collector.reach().calling(leader.address);
         let mut peer = PeerClient::new(dialer.channel(leader.address));
         let v1::ReportResponse {} = peer
             .report(news::encode(&batch, clock::now()))
@@ -215,7 +226,10 @@ async fn deliver(
         Ok(())
     };
     let failure = match timeout(DEADLINE, sent).await {
-        Ok(Ok(())) => return true,
+        Ok(Ok(())) => {
+            collector.reach().clear();
+            return true;
+        }
         Ok(Err(status)) => status.message().to_owned(),
         Err(_) => format!("no answer within {DEADLINE:?}"),
     };

@@ -3,11 +3,12 @@
 //! Every manager serves sessions, from the state as it has been applied there, so that a
 //! thousand agents do not all hang on the leader. [`session`] is one agent's stream,
 //! [`assignments`] what goes to it, [`feed`] the endpoint table that all of them share, and
-//! [`collector`] the way of the reports to the leader.
+//! [`collector`] the way of the reports to the leader, and [`reach`] the doubt whether there is one.
 
 mod assignments;
 pub(crate) mod collector;
 pub(crate) mod feed;
+mod reach;
 mod session;
 
 use std::collections::BTreeMap;

@@ -46,8 +46,10 @@ const READY_WAIT: Duration = Duration::from_secs(1);
 /// after a while goes at once, so that nobody is sent to a container that has died.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long the managers may be without a leader before sessions end: longer than an election.
-const LEADERLESS: Duration = Duration::from_secs(4);
+/// How long this manager may know of no leader before sessions end: longer than an election, and
+/// so short that a node whose manager alone does not hear the leader is heard through another
+/// one before it counts as unknown.
+const LEADERLESS: Duration = Duration::from_secs(2);
 
 /// Heartbeats that fit into the time after which a silent node counts as unknown: two may be
 /// lost, and the third is still in time.
@@ -90,6 +92,9 @@ impl Session {
             }
             () = stop.cancelled() => Err(Status::unavailable("this manager is stopping")),
             () = self.outbound.closed() => Ok(()),
+            leader = self.collector.reach().lost() => Err(Status::unavailable(format!(
+                "this manager cannot call the leader at {leader}"
+            ))),
             end = self.talk(&mut inbound, place) => end,
         };
         let reason = end.as_ref().err().map(Status::message);
