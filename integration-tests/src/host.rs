@@ -50,12 +50,33 @@ impl Host {
             spawned: Mutex::default(),
         };
         fs::create_dir_all(host.data_directory())?;
-        let mut import = host.command("docker");
+        host.import_from(image)?;
+        Ok(host)
+    }
+
+    /// Gives the host's engine one more image.
+    ///
+    /// # Errors
+    ///
+    /// When the image cannot be written, or the engine refuses it.
+    pub fn import(&self, image: &Image) -> Result<()> {
+        let archive = self.namespace.directory().join("import.tar");
+        image.write_archive(&archive)?;
+        self.import_from(&ImportedFrom {
+            image,
+            archive: &archive,
+        })?;
+        fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))
+    }
+
+    fn import_from(&self, image: &ImportedFrom) -> Result<()> {
+        let mut import = self.command("docker");
         import
             .args(image.image.import_arguments()?)
             .stdin(File::open(image.archive)?);
-        command::run(import, &host.commands(), COMMAND_LIMIT)?.success()?;
-        Ok(host)
+        command::run(import, &self.commands(), COMMAND_LIMIT)?
+            .success()
+            .map(drop)
     }
 
     /// The host name: `host1`, `host2` …

@@ -1,4 +1,4 @@
-//! Prints `docs/faults.md`, made of what the tests in `tests/faults` measured last.
+//! Prints `docs/faults.md`, made of what the tests of faults and of the package measured last.
 //!
 //! The names of the tests are read from standard input, as `--list` prints them. A test that
 //! has measured nothing is an error: the page would be silent about it.
@@ -15,8 +15,10 @@ use serde_json::Value;
 use swarmlet_integration_tests::measured::{self, Figure};
 
 /// Modules of the tests, in the order of the page, and what they are about.
-const SECTIONS: [(&str, &str); 11] = [
+const SECTIONS: [(&str, &str); 16] = [
+    ("leader", "The leader is killed"),
     ("daemon", "Daemons are killed or paused"),
+    ("paused", "The leader is paused"),
     ("balancer", "Balancers are killed"),
     ("containers", "A container dies"),
     ("engine", "The engine is killed or hangs"),
@@ -26,8 +28,14 @@ const SECTIONS: [(&str, &str); 11] = [
     ("writes", "Managers are killed while they write"),
     ("networks", "Networks are cut and lose packets"),
     ("closed_port", "A closed port explains itself"),
+    ("one_way", "A port that is closed one way explains itself"),
     ("limits", "Limits"),
+    (UNNAMED, "Installing"),
+    ("boot", "A machine that systemd boots"),
 ];
+
+/// The module of the tests that are in none: those of the package.
+const UNNAMED: &str = "package";
 
 const HEAD: &str = "# Faults, and what was measured
 
@@ -73,7 +81,7 @@ fn page() -> Result<String> {
         };
         let record: Value = serde_json::from_str(&record)
             .with_context(|| format!("{} is not JSON", path.display()))?;
-        let module = test.split("::").next().unwrap_or(test);
+        let module = test.rsplit_once("::").map_or(UNNAMED, |(module, _)| module);
         let order = SECTIONS.iter().position(|(name, _)| *name == module);
         let section = sections
             .entry((order.unwrap_or(SECTIONS.len()), module))

@@ -8,7 +8,11 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use swarmlet_integration_tests::{Load, Signal, measured::within, wait_until};
+use swarmlet_integration_tests::{
+    Load, Signal,
+    measured::{at_most, within},
+    wait_until,
+};
 
 use crate::cluster::{Cluster, LATER, SOON};
 
@@ -117,7 +121,7 @@ fn the_leader_is_killed_and_only_managers_notice() {
         report.answered(),
         report.latency(0.99).unwrap_or_default(),
     );
-    assert_eq!(report.failed(), 0, "{}", report.to_json());
+    at_most("requests that failed", report.failed(), 0);
     assert!(report.answered() > 1000, "{}", report.to_json());
     assert_eq!(
         cluster.started().unwrap(),

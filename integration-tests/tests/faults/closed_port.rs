@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Drops what begins a TCP connection to `ports` of a host from another one. As where a security
 /// group is closed, connections that are there go on.
-fn close(host: &Host, from: &Host, ports: &str) -> Result<()> {
+pub(crate) fn close(host: &Host, from: &Host, ports: &str) -> Result<()> {
     let chain = format!("closed_{}", from.name());
     let rules = format!(
         "add table ip swarmlet_faults; \
@@ -152,7 +152,7 @@ fn quiet(cluster: &Cluster) {
 
 /// Breaks something, measures until it is named everywhere, mends it, and measures until it is
 /// named nowhere.
-fn explained(
+pub(crate) fn explained(
     cluster: &Cluster,
     what: &str,
     host: &Host,

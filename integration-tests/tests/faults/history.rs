@@ -78,6 +78,12 @@ impl History {
         }
     }
 
+    /// What was acknowledged so far.
+    pub(crate) fn acknowledged(&self) -> BTreeSet<String> {
+        let acknowledged = self.acknowledged.lock();
+        acknowledged.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// How many were acknowledged, and how many are unknown.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let count = |set: &Mutex<BTreeSet<String>>| {

@@ -11,6 +11,7 @@
 mod cluster;
 
 mod alone;
+mod balancer;
 mod closed_port;
 mod containers;
 mod daemon;
@@ -19,6 +20,8 @@ mod history;
 mod hosts;
 mod limits;
 mod networks;
+mod one_way;
+mod paused;
 mod probe;
 mod quorum;
 mod writes;

@@ -51,8 +51,17 @@ struct Backend {
     chunk: Vec<u8>,
 }
 
-/// Serves on so many ports until standard input ends.
-pub(crate) fn serve(port: u16, ports: u16) -> Result<()> {
+/// When a server ends.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Until {
+    /// Standard input ends: whoever started it is gone.
+    StandardInputEnds,
+    /// It is killed, as that of a container is.
+    Killed,
+}
+
+/// Serves on so many ports.
+pub(crate) fn serve(port: u16, ports: u16, until: Until) -> Result<()> {
     let mut backend = Backend {
         poller: Poller::new()?,
         listeners: Vec::new(),
@@ -61,7 +70,9 @@ pub(crate) fn serve(port: u16, ports: u16) -> Result<()> {
         runnable: VecDeque::new(),
         chunk: vec![b'.'; CHUNK],
     };
-    backend.poller.add_source(io::stdin(), STANDARD_INPUT)?;
+    if until == Until::StandardInputEnds {
+        backend.poller.add_source(io::stdin(), STANDARD_INPUT)?;
+    }
     for port in port..port + ports {
         let listener = listener(port).with_context(|| format!("cannot listen on port {port}"))?;
         backend.listeners.push(listener);

@@ -24,6 +24,7 @@ use std::{
 };
 
 use anyhow::Result;
+use backend::Until;
 use clap::{Args, Parser};
 
 /// Bytes of a request and of an answer.
@@ -43,6 +44,9 @@ pub(crate) const CHUNK: usize = 256 * 1024;
 enum Command {
     /// Serves until standard input ends; says "ready" once it listens.
     Backend {
+        /// Serve until the process is killed, whatever standard input does.
+        #[arg(long)]
+        forever: bool,
         /// The first port.
         #[arg(long)]
         port: u16,
@@ -111,7 +115,18 @@ impl Load {
 
 fn main() -> Result<()> {
     let report = match Command::parse() {
-        Command::Backend { port, ports } => return backend::serve(port, ports),
+        Command::Backend {
+            forever,
+            port,
+            ports,
+        } => {
+            let until = if forever {
+                Until::Killed
+            } else {
+                Until::StandardInputEnds
+            };
+            return backend::serve(port, ports, until);
+        }
         Command::Idle {
             target,
             connections,
