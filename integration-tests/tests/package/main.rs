@@ -1,19 +1,23 @@
 //! Installing: the Debian package and `swarmlet install`, on a machine of its own with a real
 //! dpkg and a real engine. Needs root.
 //!
-//! What is not shown is systemd itself at work: a boot, its system call filters, and its restart
-//! of a daemon that died. The unit is checked by `systemd-analyze verify`, and a stand-in for
-//! systemctl starts the daemon as the unit says.
+//! [`boot`] has systemd itself at work: a boot, its filters, and its restart of a daemon that
+//! died. Everywhere else a stand-in for systemctl starts the daemon as the unit says, which also
+//! shows what happens where no systemd runs.
 
 #![allow(clippy::unwrap_used)]
 
+mod boot;
 mod machine;
+mod system;
 
 use std::{thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use machine::{Machine, SOON, build};
-use swarmlet_integration_tests::{Hosts, Image, Load, SharedHosts, swarmlet_binary, wait_until};
+use swarmlet_integration_tests::{
+    Hosts, Image, Load, SharedHosts, measured::at_most, swarmlet_binary, wait_until,
+};
 
 /// How long the load goes on after an upgrade.
 const AFTERWARDS: Duration = Duration::from_secs(2);
@@ -76,6 +80,13 @@ fn check_files(machine: &Machine) {
     assert_eq!(machine.done(unit).unwrap(), "");
 }
 
+/// A purge leaves nothing in the places where an installation puts things.
+fn nothing_remains(machine: &Machine<'_>) {
+    let remains = machine.remains().unwrap();
+    eprintln!("left after a purge: {remains:?}");
+    at_most("files left after a purge", remains.len() as u64, 0);
+}
+
 #[test]
 fn a_package_is_installed_upgraded_removed_and_purged() {
     let hosts = host();
@@ -118,7 +129,7 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
     assert!(settings.ends_with("SWARMLET_LOG=debug"), "{settings}");
 
     machine.done("dpkg -P swarmlet").unwrap();
-    assert_eq!(machine.remains().unwrap(), [""; 0]);
+    nothing_remains(&machine);
 }
 
 /// Upgrades under load: the containers stay, daemon and balancer are others, and no client
@@ -137,7 +148,7 @@ fn upgrade(hosts: &Hosts, machine: &Machine) {
     thread::sleep(AFTERWARDS);
     let report = running.stop().unwrap();
     eprintln!("upgrade under load: {}", report.to_json());
-    assert_eq!(report.failed(), 0, "{}", report.to_json());
+    at_most("requests that failed during an upgrade", report.failed(), 0);
     assert!(report.answered() > 200, "{}", report.to_json());
     assert_eq!(before, machine.containers().unwrap());
     assert_ne!(machine.balancer().unwrap(), balancer);
@@ -163,7 +174,7 @@ fn a_package_is_installed_and_removed_where_no_systemd_runs() {
     // The detached daemon is ended by the removal all the same.
     machine.done("dpkg -P swarmlet").unwrap();
     machine.nothing_runs().unwrap();
-    assert_eq!(machine.remains().unwrap(), [""; 0]);
+    nothing_remains(&machine);
     // deb-systemd-helper makes and removes links by it, which needs no systemd that runs.
     let calls = machine
         .done("sed '/^--root=/d' /run/fake-systemd/calls")
@@ -222,7 +233,12 @@ fn a_binary_installs_and_uninstalls_itself() {
     );
     thread::sleep(AFTERWARDS);
     let report = running.stop().unwrap();
-    assert_eq!(report.failed(), 0, "{}", report.to_json());
+    eprintln!("taken over by a unit: {}", report.to_json());
+    at_most(
+        "requests that failed while a unit took over the daemon",
+        report.failed(),
+        0,
+    );
     assert_eq!(before, machine.containers().unwrap());
     assert_ne!(machine.balancer().unwrap(), balancer);
 
@@ -235,5 +251,5 @@ fn a_binary_installs_and_uninstalls_itself() {
     machine
         .done("/opt/swarmlet uninstall --purge --force")
         .unwrap();
-    assert_eq!(machine.remains().unwrap(), [""; 0]);
+    nothing_remains(&machine);
 }

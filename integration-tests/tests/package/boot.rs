@@ -1,0 +1,163 @@
+//! The package on a machine that systemd boots: its unit with all that hardens it is at work,
+//! and not a stand-in.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use swarmlet_integration_tests::{
+    Hosts, Load,
+    measured::{at_most, within},
+    wait_until,
+};
+
+use crate::{
+    host,
+    machine::{SOON, build},
+    system::System,
+};
+
+/// What the unit may leave open, in tenths by `systemd-analyze security`: without any hardening a
+/// service has 96. Versions of systemd differ by a few.
+const EXPOSURE: u64 = 55;
+
+fn load(hosts: &Hosts, requests: Option<u64>) -> Load {
+    Load {
+        requests,
+        concurrency: 3,
+        pause: Duration::from_millis(5),
+        ..Load::new((hosts[0].address(), 80).into(), 1)
+    }
+}
+
+/// Waits until both tasks answer clients on the published port.
+fn served(hosts: &Hosts) -> Result<()> {
+    wait_until(SOON, "answers of both tasks", || {
+        let report = load(hosts, Some(6)).run(hosts.client())?;
+        ensure!(report.failed() == 0, "{}", report.to_json());
+        Ok((report.answers.len() == 2).then_some(()))
+    })
+}
+
+/// A property of the unit, as systemd says.
+fn unit(system: &System<'_>, property: &str) -> String {
+    let line = format!("systemctl show --property={property} --value swarmlet");
+    system.done(&line).unwrap()
+}
+
+/// Containers of the host's engine, with their start times.
+fn containers(hosts: &Hosts) -> String {
+    let ids = hosts[0].docker(&["ps", "--quiet"]).unwrap().success();
+    let ids = ids.unwrap();
+    let ids: Vec<&str> = ids.lines().collect();
+    assert_eq!(ids.len(), 2, "{ids:?}");
+    let format = ["inspect", "--format", "{{.Id}} {{.State.StartedAt}}"];
+    let started = hosts[0].docker(&[&format[..], &ids].concat());
+    started.unwrap().success().unwrap()
+}
+
+/// The tenths that `systemd-analyze security` counts.
+fn exposure(system: &System<'_>) -> Result<u64> {
+    let said = system.done("systemd-analyze security --no-pager swarmlet")?;
+    let line = said.lines().last().context("no line")?;
+    let number = line.split_once(": ").context("no number")?.1;
+    let number = number.split(' ').next().unwrap_or_default();
+    let (ones, tenths) = number.split_once('.').context("no tenths")?;
+    Ok(10 * ones.parse::<u64>()? + tenths.parse::<u64>()?)
+}
+
+/// Kills the daemon under load: systemd has it back in time, and nobody else notices.
+fn kill_the_daemon(hosts: &Hosts, system: &System<'_>) {
+    let before = containers(hosts);
+    let balancer = system.done("cat /var/lib/swarmlet/lb.pid").unwrap();
+    let daemon = unit(system, "MainPID");
+    let running = load(hosts, None).start(hosts.client()).unwrap();
+    system.done(&format!("kill -9 {daemon}")).unwrap();
+    let killed = Instant::now();
+    wait_until(SOON, "a write after the daemon's death", || {
+        let line = "swarmlet service update --detach --label-add round=1 ng";
+        system.done(line).map(Some)
+    })
+    .unwrap();
+    within(
+        "systemd has a killed daemon back, and it takes commands",
+        killed.elapsed(),
+        Duration::from_secs(4),
+    );
+    assert_ne!(unit(system, "MainPID"), daemon);
+    assert_eq!(unit(system, "NRestarts"), "1");
+    let adopted = system.done("cat /var/lib/swarmlet/lb.pid").unwrap();
+    assert_eq!(adopted, balancer, "the balancer was replaced");
+
+    let restarted = unit(system, "MainPID");
+    system.done("systemctl restart swarmlet").unwrap();
+    served(hosts).unwrap();
+    assert_ne!(unit(system, "MainPID"), restarted);
+    let adopted = system.done("cat /var/lib/swarmlet/lb.pid").unwrap();
+    assert_eq!(adopted, balancer, "the balancer was replaced by a restart");
+    assert_eq!(containers(hosts), before, "containers were restarted");
+    let report = running.stop().unwrap();
+    assert!(report.answered() > 100, "{}", report.to_json());
+    at_most(
+        "requests that failed while systemd restarted the daemon",
+        report.failed(),
+        0,
+    );
+}
+
+#[test]
+fn systemd_starts_the_package_restarts_its_daemon_and_boots_with_it() {
+    let hosts = host();
+    let Some(mut system) = System::make(&hosts[0], hosts.run_name()).unwrap() else {
+        return;
+    };
+    system.boot().unwrap();
+    let package = build("0.1.3-1", hosts[0].namespace().directory()).unwrap();
+    system.copy(&package, "/opt/swarmlet.deb").unwrap();
+    system.done("dpkg -i /opt/swarmlet.deb").unwrap();
+    let status = system.done("systemctl status --no-pager swarmlet").unwrap();
+    eprintln!("{status}");
+    assert!(status.contains("Active: active (running)"), "{status}");
+    assert!(status.contains("; enabled;"), "{status}");
+    let unit_file = "/usr/lib/systemd/system/swarmlet.service";
+    let verified = system.done(&format!("systemd-analyze verify --man=no {unit_file} 2>&1"));
+    assert_eq!(verified.unwrap(), "");
+    at_most(
+        "what the unit leaves open, in tenths of systemd's measure",
+        exposure(&system).unwrap(),
+        EXPOSURE,
+    );
+
+    let address = hosts[0].address();
+    system
+        .done(&format!("swarmlet init --advertise-addr {address}"))
+        .unwrap();
+    system
+        .done("swarmlet service create --name ng --replicas 2 -p 80:80 whoami")
+        .unwrap();
+    served(&hosts).unwrap();
+    kill_the_daemon(&hosts, &system);
+
+    let before = containers(&hosts);
+    system.pull_the_plug().unwrap();
+    let started = Instant::now();
+    system.boot().unwrap();
+    served(&hosts).unwrap();
+    within(
+        "a machine that boots serves again",
+        started.elapsed(),
+        Duration::from_secs(30),
+    );
+    assert_eq!(containers(&hosts), before, "containers were restarted");
+
+    system.done("systemctl stop swarmlet").unwrap();
+    // Whoever stops the daemon wants neither clients to notice nor containers to end.
+    served(&hosts).unwrap();
+    assert_eq!(containers(&hosts), before);
+    system.done("dpkg -P swarmlet").unwrap();
+    let left = hosts[0].docker(&["ps", "--all", "--quiet"]).unwrap();
+    assert_eq!(left.success().unwrap(), "");
+    let units = system.done("systemctl list-units --all --no-legend 'swarmlet*'");
+    assert_eq!(units.unwrap(), "");
+    let failed = system.done("systemctl list-units --failed --no-legend");
+    assert_eq!(failed.unwrap(), "");
+}
