@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use swarmlet_core::check::{Health, Tally};
-use swarmlet_core::model::{Check, TaskId};
+use swarmlet_core::model::{Check, ProxyProtocol, TaskId};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -36,6 +36,8 @@ pub(crate) struct Subject {
     pub(crate) container: String,
     pub(crate) address: SocketAddr,
     pub(crate) check: Check,
+    /// The PROXY header that the port expects.
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
     /// What is known of it so far.
     pub(crate) health: Health,
 }
@@ -69,7 +71,7 @@ async fn run(subject: Subject, reports: mpsc::Sender<Report>) {
     let mut tally = Tally::new(subject.health);
     loop {
         let asked = Instant::now();
-        let result = probe::ask(subject.address, &subject.check).await;
+        let result = probe::ask(subject.address, &subject.check, subject.proxy_protocol).await;
         if let Err(reason) = &result {
             tracing::debug!(task = %subject.task, reason, "a check failed");
         }

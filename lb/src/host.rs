@@ -26,6 +26,7 @@ use self::liveness::{Change, Liveness, Round};
 use crate::{
     balancer::WeakHandle,
     probe::connect,
+    proxy,
     random::random,
     shared::Shared,
     socket::ConnectError,
@@ -46,9 +47,12 @@ pub(crate) struct Host {
     lost: AtomicBool,
     /// Connects that it answered.
     answers: AtomicU64,
-    /// Addresses of endpoints that take connections.
-    witnesses: Mutex<Vec<SocketAddr>>,
+    /// Endpoints that take connections.
+    witnesses: Mutex<Vec<Witness>>,
 }
+
+/// An endpoint's address, and the PROXY header that it expects.
+type Witness = (SocketAddr, Option<proxy::Version>);
 
 impl Host {
     pub(crate) fn new(id: &str, probe: SocketAddr) -> Self {
@@ -81,12 +85,12 @@ impl Host {
     }
 
     /// The endpoint to ask in this round.
-    fn witness(&self, round: usize) -> Option<SocketAddr> {
+    fn witness(&self, round: usize) -> Option<Witness> {
         let witnesses = self.lock_witnesses();
         (!witnesses.is_empty()).then(|| witnesses[round % witnesses.len()])
     }
 
-    fn lock_witnesses(&self) -> MutexGuard<'_, Vec<SocketAddr>> {
+    fn lock_witnesses(&self) -> MutexGuard<'_, Vec<Witness>> {
         // Nothing that can panic leaves the list half changed.
         self.witnesses
             .lock()
@@ -134,14 +138,15 @@ impl Hosts {
     }
 
     fn find_witnesses(&self, table: &Table) {
-        let mut found: HashMap<&str, Vec<SocketAddr>> = HashMap::new();
+        let mut found: HashMap<&str, Vec<Witness>> = HashMap::new();
         for endpoint in table.listeners.iter().flat_map(|one| &one.endpoints) {
             if let Some(host) = &endpoint.host
                 && endpoint.state == EndpointState::Ready
             {
                 let witnesses = found.entry(host).or_default();
-                if witnesses.len() < MAX_WITNESSES && !witnesses.contains(&endpoint.address) {
-                    witnesses.push(endpoint.address);
+                let witness = (endpoint.address, endpoint.proxy_protocol);
+                if witnesses.len() < MAX_WITNESSES && !witnesses.contains(&witness) {
+                    witnesses.push(witness);
                 }
             }
         }
@@ -197,23 +202,27 @@ async fn ask_for_ever(host: Arc<Host>, length: Duration, told: WeakHandle) {
 }
 
 /// One round. `None` if this machine itself could not ask, which says nothing.
-async fn play(host: &Host, witness: Option<SocketAddr>, patience: Duration) -> Option<Round> {
+async fn play(host: &Host, witness: Option<Witness>, patience: Duration) -> Option<Round> {
     let before = host.answers();
     let second = async {
         match witness {
-            Some(address) => answered(address, patience).await,
+            Some((address, greeting)) => answered(address, greeting, patience).await,
             None => Some(false),
         }
     };
-    let (first, second) = tokio::join!(answered(host.probe, patience), second);
+    let (first, second) = tokio::join!(answered(host.probe, None, patience), second);
     if first == Some(true) || second == Some(true) || host.answers() != before {
         return Some(Round::Answered);
     }
     (first.is_some() && second.is_some()).then_some(Round::Silent)
 }
 
-async fn answered(address: SocketAddr, patience: Duration) -> Option<bool> {
-    match connect(address, patience).await {
+async fn answered(
+    address: SocketAddr,
+    greeting: Option<proxy::Version>,
+    patience: Duration,
+) -> Option<bool> {
+    match connect(address, greeting, patience).await {
         Ok(()) | Err(ConnectError::Refused) => Some(true),
         Err(ConnectError::TimedOut(_) | ConnectError::Unreachable(_)) => Some(false),
         Err(ConnectError::Local(_)) => None,

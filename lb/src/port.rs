@@ -334,6 +334,12 @@ impl Port {
             .is_some_and(|tracked| tracked.health.is_ejected_by(target.ejection))
     }
 
+    /// How an endpoint is told whose connection it is, if it is.
+    pub(crate) fn proxy_protocol(&self, key: EndpointKey) -> Option<proxy::Version> {
+        let choice = self.lock();
+        choice.tracked.get(&key)?.proxy_protocol
+    }
+
     pub(crate) fn count_accepted(&self) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
     }
@@ -393,6 +399,11 @@ impl Port {
 
     pub(crate) fn connect_times(&self) -> ConnectTimes {
         self.counters.connect_times.read()
+    }
+
+    /// Whether ejections are ignored, for too few endpoints would be left.
+    pub(crate) fn is_panicking(&self) -> bool {
+        self.lock().rotation.is_panicking()
     }
 
     /// The endpoints in the order of the table.

@@ -3,11 +3,12 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use rustix::io::Errno;
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
     health::{Outcome, probe_delay},
     port::{Port, ProbeTarget},
+    proxy,
     random::random,
     shared::Shared,
     socket::{ConnectError, reset_when_closed},
@@ -37,7 +38,8 @@ async fn probe(port: &Port, shared: &Shared, target: &ProbeTarget) {
         if !port.wants_probe(target) {
             return;
         }
-        let outcome = match connect(target.endpoint.address, PROBE_TIMEOUT).await {
+        let greeting = port.proxy_protocol(target.endpoint.key);
+        let outcome = match connect(target.endpoint.address, greeting, PROBE_TIMEOUT).await {
             Ok(()) => Some(Outcome::Connected),
             Err(error) => error.outcome(),
         };
@@ -55,9 +57,14 @@ async fn probe(port: &Port, shared: &Shared, target: &ProbeTarget) {
     }
 }
 
-/// Connects and ends the connection at once.
-pub(crate) async fn connect(address: SocketAddr, timeout: Duration) -> Result<(), ConnectError> {
-    let stream = tokio::time::timeout(timeout, TcpStream::connect(address))
+/// Connects and ends the connection at once. Who expects a PROXY header gets one, of the version
+/// `greeting`, and a connection that ends in order.
+pub(crate) async fn connect(
+    address: SocketAddr,
+    greeting: Option<proxy::Version>,
+    timeout: Duration,
+) -> Result<(), ConnectError> {
+    let mut stream = tokio::time::timeout(timeout, TcpStream::connect(address))
         .await
         .map_err(|_| ConnectError::TimedOut(timeout))?
         .map_err(|error| match Errno::from_io_error(&error) {
@@ -68,7 +75,17 @@ pub(crate) async fn connect(address: SocketAddr, timeout: Duration) -> Result<()
         // Nobody listens there: the kernel has connected the socket to itself.
         return Err(ConnectError::Refused);
     }
-    // So that probes leave no TIME_WAIT; without it they leave one.
-    let _ = reset_when_closed(&stream);
+    match greeting {
+        // A few bytes fit into any socket's buffer, so that nothing waits here. An endpoint that
+        // has ended it meanwhile has accepted it all the same.
+        Some(version) => {
+            let _ = stream.write_all(proxy::own_header(version)).await;
+        }
+        // So that probes leave no TIME_WAIT; without it they leave one. A reset behind a header
+        // could be what the endpoint sees first.
+        None => {
+            let _ = reset_when_closed(&stream);
+        }
+    }
     Ok(())
 }

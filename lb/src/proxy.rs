@@ -98,6 +98,15 @@ pub(crate) fn header(version: Version, addresses: &Addresses) -> Vec<u8> {
     }
 }
 
+/// A header for a connection that is the sender's own, such as a probe: without one an endpoint
+/// that expects it would log an error.
+pub(crate) fn own_header(version: Version) -> &'static [u8] {
+    match version {
+        Version::V1 => v1::OWN,
+        Version::V2 => v2::OWN,
+    }
+}
+
 impl Addresses {
     /// Headers have one family for both: IPv4 where both are, else IPv6.
     pub(crate) fn in_one_family(self) -> Self {

@@ -8,16 +8,26 @@ use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use swarmlet_core::model::{Check, Probe};
+use swarmlet_core::model::{Check, Probe, ProxyProtocol};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Asks once; the error says in a few words what was asked and what came back.
-pub(super) async fn ask(address: SocketAddr, check: &Check) -> Result<(), String> {
+/// Asks once; the error says in a few words what was asked and what came back. Where the port
+/// expects a PROXY header it gets one that names nobody: the check is the node's own.
+pub(super) async fn ask(
+    address: SocketAddr,
+    check: &Check,
+    proxy_protocol: Option<ProxyProtocol>,
+) -> Result<(), String> {
     let asked = async {
-        let stream = TcpStream::connect(address)
+        let mut stream = TcpStream::connect(address)
             .await
             .map_err(|error| describe(&error))?;
+        if let Some(version) = proxy_protocol {
+            let told = stream.write_all(own_header(version)).await;
+            told.map_err(|error| describe(&error))?;
+        }
         match &check.probe {
             Probe::Tcp { .. } => Ok(()),
             Probe::Http { path, .. } => get(stream, address, path).await,
@@ -28,6 +38,14 @@ pub(super) async fn ask(address: SocketAddr, check: &Check) -> Result<(), String
         Err(_) => Err(format!("no answer within {:?}", check.timeout)),
     };
     result.map_err(|reason| format!("check {}: {reason}", check.probe))
+}
+
+/// UNKNOWN and LOCAL, as HAProxy's proxy-protocol.txt has them.
+fn own_header(version: ProxyProtocol) -> &'static [u8] {
+    match version {
+        ProxyProtocol::V1 => b"PROXY UNKNOWN\r\n",
+        ProxyProtocol::V2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+    }
 }
 
 /// The kind of an error, without the number that the system adds.
@@ -89,7 +107,7 @@ mod tests {
         });
         let mut check = Check::new(probe);
         check.timeout = Duration::from_millis(500);
-        let result = ask(address, &check).await;
+        let result = ask(address, &check, None).await;
         if !answer.is_empty() {
             let request = server.await.unwrap();
             let expected = format!("GET /up HTTP/1.1\r\nhost: {address}\r\n");
@@ -135,11 +153,39 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let check = Check::new(Probe::Tcp { port: None });
-        assert_eq!(ask(address, &check).await, Ok(()));
+        assert_eq!(ask(address, &check, None).await, Ok(()));
         drop(listener);
         assert_eq!(
-            ask(address, &check).await,
+            ask(address, &check, None).await,
             Err("check tcp: connection refused".to_owned())
         );
+    }
+
+    #[tokio::test]
+    async fn a_port_that_expects_a_proxy_header_gets_one_and_an_end_in_order() {
+        for (version, header) in [
+            (ProxyProtocol::V1, &b"PROXY UNKNOWN\r\n"[..]),
+            (ProxyProtocol::V2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+        ] {
+            for (probe, more) in [
+                (Probe::Tcp { port: None }, &b""[..]),
+                (http(), b"GET /up HTTP/1.1\r\n"),
+            ] {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let address = listener.local_addr().unwrap();
+                let server = tokio::spawn(async move {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let mut begun = vec![0; header.len() + more.len()];
+                    stream.read_exact(&mut begun).await.unwrap();
+                    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                    begun
+                });
+                assert_eq!(
+                    ask(address, &Check::new(probe), Some(version)).await,
+                    Ok(())
+                );
+                assert_eq!(server.await.unwrap(), [header, more].concat());
+            }
+        }
     }
 }

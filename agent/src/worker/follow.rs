@@ -6,7 +6,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use swarmlet_core::check;
-use swarmlet_core::model::{Check, Protocol, TaskState, Timestamp, UnhealthyAction};
+use swarmlet_core::model::{
+    Check, PortSpec, Protocol, ProxyProtocol, TaskState, Timestamp, UnhealthyAction,
+};
 
 use super::entry::Entry;
 use crate::check::{Report, Subject};
@@ -27,11 +29,13 @@ impl Entry {
             return None;
         }
         let check = self.check()?;
+        let target = self.target(check)?;
         Some(Subject {
             task: self.id.clone(),
             container: container.id.clone(),
-            address: self.address(check, container, advertise)?,
+            address: address(target, container, advertise)?,
             check: check.clone(),
+            proxy_protocol: self.proxy_protocol(target),
             health: self.checked(container)?.0,
         })
     }
@@ -151,29 +155,35 @@ impl Entry {
         container.map_or_else(UnhealthyAction::default, |spec| spec.unhealthy_action)
     }
 
-    /// Where to ask. The container's own address comes first, as for the node's balancer: the
-    /// engine's port proxy accepts connections even when nothing listens behind it.
-    fn address(
-        &self,
-        check: &Check,
-        container: &Container,
-        advertise: IpAddr,
-    ) -> Option<SocketAddr> {
+    /// The container's port that is asked.
+    fn target(&self, check: &Check) -> Option<u16> {
         let ports = &self.task.as_ref()?.ports;
         let first = || ports.iter().find(|port| port.protocol == Protocol::Tcp);
-        let target = check
+        check
             .probe
             .port()
-            .or_else(|| first().map(|port| port.target))?;
-        if let Some(address) = container.address {
-            return Some(SocketAddr::new(address, target));
-        }
-        let host = container
-            .ports
-            .iter()
-            .find(|port| port.target == target && port.protocol == Protocol::Tcp)?;
-        Some(SocketAddr::new(advertise, host.host))
+            .or_else(|| first().map(|port| port.target))
     }
+
+    /// Which PROXY header the port expects, if it is published as one that does.
+    fn proxy_protocol(&self, target: u16) -> Option<ProxyProtocol> {
+        let mut ports = self.task.as_ref()?.ports.iter();
+        let is_asked = |port: &&PortSpec| port.target == target && port.protocol == Protocol::Tcp;
+        ports.find_map(|port| Some(port).filter(is_asked)?.proxy_protocol)
+    }
+}
+
+/// Where to ask. The container's own address comes first, as for the node's balancer: the
+/// engine's port proxy accepts connections even when nothing listens behind it.
+fn address(target: u16, container: &Container, advertise: IpAddr) -> Option<SocketAddr> {
+    if let Some(address) = container.address {
+        return Some(SocketAddr::new(address, target));
+    }
+    let host = container
+        .ports
+        .iter()
+        .find(|port| port.target == target && port.protocol == Protocol::Tcp)?;
+    Some(SocketAddr::new(advertise, host.host))
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
-use swarmlet_core::model::{Check, PortMode, PortSpec, Probe, Task, TaskId, TaskPort};
+use swarmlet_core::model::{
+    Check, PortMode, PortSpec, Probe, ProxyProtocol, Task, TaskId, TaskPort,
+};
 
 use super::*;
 use crate::worker::entry::Outcome;
@@ -151,6 +153,31 @@ fn the_containers_own_address_is_asked_before_the_port_of_the_node() {
     };
     assert_eq!(asked(Some("172.17.0.2")), "172.17.0.2:80");
     assert_eq!(asked(None), "10.0.0.1:20000");
+}
+
+#[test]
+fn a_port_is_asked_as_its_balancer_speaks_to_it() {
+    let asked = |version| {
+        let mut task = checked(UnhealthyAction::Restart);
+        task.ports[0].proxy_protocol = version;
+        // Another port of the container, which the check does not ask.
+        task.ports.push(PortSpec {
+            target: 81,
+            published: 8081,
+            proxy_protocol: Some(ProxyProtocol::V1),
+            ..task.ports[0].clone()
+        });
+        let mut entry = Entry::assigned(task, NOW);
+        let found = container(ContainerState::Running(Health::Unchecked), None);
+        entry.finished(Outcome::Found(Some(found)), NOW);
+        entry
+            .to_check("10.0.0.1".parse().unwrap())
+            .unwrap()
+            .proxy_protocol
+    };
+    for version in [None, Some(ProxyProtocol::V2)] {
+        assert_eq!(asked(version), version);
+    }
 }
 
 #[test]

@@ -248,3 +248,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn own_headers_name_nobody() {
+    for version in [Version::V1, Version::V2] {
+        let header = own_header(version);
+        let whole = Parsed::Header {
+            len: header.len(),
+            addresses: None,
+        };
+        assert_eq!(parse(header), whole, "{version:?}");
+        assert_eq!(parse(&header[..header.len() - 1]), Parsed::Incomplete);
+    }
+}

@@ -9,6 +9,9 @@ pub(super) const MAX_LEN: usize = 107;
 
 const SIGNATURE: &[u8] = b"PROXY ";
 
+/// The line of a connection that is the sender's own.
+pub(super) const OWN: &[u8] = b"PROXY UNKNOWN\r\n";
+
 /// Whether these bytes can be the beginning of a line.
 pub(super) fn is_begun(bytes: &[u8]) -> bool {
     let common = bytes.len().min(SIGNATURE.len());

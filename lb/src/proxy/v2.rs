@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::{Addresses, Malformed};
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+/// The header of a connection that is the sender's own: LOCAL, without addresses.
+pub(super) const OWN: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 /// Signature, version and command, family, length.
 const FIXED_LEN: usize = 16;
 /// The longest header taken. The format allows 64 KiB; certificates' names and

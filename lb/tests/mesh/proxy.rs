@@ -5,7 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use swarmlet_lb::{
     proxy::Version,
-    table::{Endpoint, Listener, Policy},
+    status::EndpointCondition,
+    table::{Endpoint, Host, Listener, Policy},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,7 +14,10 @@ use tokio::{
     sync::mpsc::UnboundedReceiver,
 };
 
-use crate::support::{Backend, Mesh, assert_reset, listener, own_ip, own_port, ready, soon, until};
+use crate::support::{
+    Backend, Mesh, Refusing, Silent, assert_reset, fetch, listener, own_ip, own_port, ready, soon,
+    until,
+};
 
 const LINE: &[u8] = b"PROXY TCP4 203.0.113.9 198.51.100.1 4711 443\r\n";
 const TOLD_AND_PASSED_ON: &str = "PROXY TCP4 203.0.113.9 198.51.100.1 4711 443\r\n";
@@ -271,5 +275,69 @@ async fn a_source_is_hashed_as_it_is_told() {
         let name = ask(SocketAddr::new(CLIENT.parse().unwrap(), 0), header).await;
         assert_eq!(name, expected, "{ip}");
     }
+    mesh.stop().await;
+}
+
+const PROBES: [(Version, &[u8]); 2] = [
+    (Version::V1, b"PROXY UNKNOWN\r\n"),
+    (Version::V2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+];
+
+/// All that a probe sends; it ends in order.
+async fn probe(listener: &tokio::net::TcpListener) -> Vec<u8> {
+    let (mut stream, _) = soon("a probe", listener.accept()).await.unwrap();
+    let mut bytes = Vec::new();
+    soon("its end", stream.read_to_end(&mut bytes))
+        .await
+        .unwrap();
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_of_endpoints_have_the_header_that_these_expect() {
+    for (version, header) in PROBES {
+        let mut mesh = Mesh::start().await;
+        let (port, refusing) = (own_port(), Refusing::new());
+        let endpoint = Endpoint {
+            proxy_protocol: Some(version),
+            ..ready("a", refusing.address)
+        };
+        mesh.set(&[listener(port, vec![endpoint])]).await;
+        fetch(port).await.unwrap_err();
+        until("it is ejected", async || {
+            mesh.condition(port, "a").await == EndpointCondition::Ejected
+        })
+        .await;
+        let recovered = refusing.recover();
+        assert_eq!(probe(&recovered).await, header, "{version:?}");
+        // The second answer brings it back, and headers are no traffic.
+        assert_eq!(probe(&recovered).await, header, "{version:?}");
+        until("it is back", async || {
+            mesh.condition(port, "a").await == EndpointCondition::Ready
+        })
+        .await;
+        assert_eq!(mesh.listener(port).await.traffic.bytes_to_endpoint, 0);
+        mesh.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_is_asked_for_its_host_gets_a_header() {
+    let (version, header) = PROBES[1];
+    let mut mesh =
+        Mesh::start_with(|config| config.timeouts.host_round = Duration::from_millis(50)).await;
+    let (silent, witness) = (Silent::new(), Refusing::new());
+    mesh.hosts = vec![Host {
+        id: "h1".to_owned(),
+        probe: silent.address,
+    }];
+    let endpoint = Endpoint {
+        proxy_protocol: Some(version),
+        host: Some("h1".to_owned()),
+        ..ready("a", witness.address)
+    };
+    let witness = witness.recover();
+    mesh.set(&[listener(own_port(), vec![endpoint])]).await;
+    assert_eq!(probe(&witness).await, header);
     mesh.stop().await;
 }
