@@ -10,14 +10,14 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
     time::{Instant, SystemTime},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use self::writer::Writer;
 use crate::{connection::Moved, port::Port};
@@ -27,7 +27,7 @@ use crate::{connection::Moved, port::Port};
 const QUEUE: usize = 16_384;
 
 /// Where the log goes, and how.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessLog {
     /// The file, appended to. One that is moved away is made anew within a
@@ -39,7 +39,7 @@ pub struct AccessLog {
 }
 
 /// How a record looks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     /// `name=value`, separated by blanks.
@@ -83,36 +83,77 @@ pub(crate) struct Record {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Log {
+    target: AccessLog,
     queue: SyncSender<Record>,
+    /// Records that could not be written, those of earlier logs included.
     dropped: Arc<AtomicU64>,
+    trouble: Trouble,
 }
 
-impl Log {
-    /// Opens the file and starts the thread. It ends once the log is dropped and
-    /// all is written.
+/// Why a log cannot be written at present, shared with its thread.
+#[derive(Debug, Clone, Default)]
+struct Trouble(Arc<Mutex<Option<String>>>);
+
+impl Trouble {
+    fn set(&self, reason: Option<String>) {
+        // A text is whole or not there, whoever panicked.
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    fn get(&self) -> Option<String> {
+        let reason = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        reason.clone()
+    }
+}
+
+impl AccessLog {
+    /// Sees whether it can be written, for whoever would rather not begin without it.
     ///
     /// # Errors
     ///
-    /// If the file cannot be opened, or there can be no thread.
-    pub(crate) fn open(target: &AccessLog) -> std::io::Result<Self> {
+    /// What the system said.
+    pub(crate) fn check(&self) -> std::io::Result<()> {
+        writer::open(&self.path).map(drop)
+    }
+}
+
+impl Log {
+    /// Starts the thread, which opens the file, and goes on trying where that fails. It ends
+    /// once the log is dropped and all is written.
+    pub(crate) fn start(target: &AccessLog, dropped: Arc<AtomicU64>) -> Self {
         let (queue, records) = sync_channel(QUEUE);
-        let dropped = Arc::<AtomicU64>::default();
-        let writer = Writer::open(target, Arc::clone(&dropped))?;
-        std::thread::Builder::new()
+        let trouble = Trouble::default();
+        let writer = Writer::new(target, Arc::clone(&dropped), trouble.clone());
+        let spawned = std::thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || writer.run(&records))?;
-        Ok(Self { queue, dropped })
+            .spawn(move || writer.run(&records));
+        if let Err(error) = spawned {
+            // Nobody reads the queue, so that each record counts as dropped.
+            tracing::error!(%error, "cannot start the thread of the access log");
+            trouble.set(Some(format!("cannot start its thread: {error}")));
+        }
+        Self {
+            target: target.clone(),
+            queue,
+            dropped,
+            trouble,
+        }
+    }
+
+    /// Where it goes.
+    pub(crate) fn target(&self) -> &AccessLog {
+        &self.target
+    }
+
+    /// Why it cannot be written at present.
+    pub(crate) fn error(&self) -> Option<String> {
+        self.trouble.get()
     }
 
     fn put(&self, record: Record) {
         if self.queue.try_send(record).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    /// Records that found the queue full.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
     }
 }
 

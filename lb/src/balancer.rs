@@ -25,6 +25,7 @@ use crate::{
     event::Event,
     host::Hosts,
     port::Endpoint,
+    settings::Settings,
     shared::Shared,
     status::{Ack, PortError, ProgramFile, RemovedEndpoint, Status, Summary},
     table::{self, Listener, Table, TableError},
@@ -71,6 +72,7 @@ enum Command {
     Summary(oneshot::Sender<Summary>),
     Sockets(u32, oneshot::Sender<Vec<OpenSocket>>),
     Inherit(Inherited, oneshot::Sender<()>),
+    Configure(Settings, oneshot::Sender<()>),
     StopListening(oneshot::Sender<()>),
     HostChanged(String),
 }
@@ -112,6 +114,11 @@ impl Handle {
     /// Offers sockets to the next table; those it does not name are closed.
     pub(crate) async fn inherit(&self, sockets: Inherited) -> Result<(), Ended> {
         self.ask(|reply| Command::Inherit(sockets, reply)).await
+    }
+
+    /// Puts settings in force for what happens from now on.
+    pub(crate) async fn configure(&self, settings: Settings) -> Result<(), Ended> {
+        self.ask(|reply| Command::Configure(settings, reply)).await
     }
 
     /// Closes every listening socket for good; connections go on.
@@ -203,6 +210,11 @@ impl Balancer {
                     self.inherited.extend(sockets);
                     let _ = reply.send(());
                 }
+                Some(Command::Configure(settings, reply)) => {
+                    self.shared.configure(&settings);
+                    tracing::info!(?settings, "settings in force");
+                    let _ = reply.send(());
+                }
                 Some(Command::StopListening(reply)) => {
                     self.stop_listening().await;
                     let _ = reply.send(());
@@ -222,6 +234,7 @@ impl Balancer {
             version: table.version,
             error,
         })?;
+        let begun = Instant::now();
         self.removed.retain(|endpoint| endpoint.active() > 0);
         self.hosts.take_over(&table, &self.shared, &self.weak);
         self.close_unlisted(&table);
@@ -239,6 +252,7 @@ impl Balancer {
             version = self.version,
             ports = self.published.len(),
             unbound = self.told_errors.len(),
+            took_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
             "table in force"
         );
         Ok(Ack {
@@ -403,7 +417,8 @@ impl Balancer {
             started_at_ms: self.started_at_ms,
             shutting_down: self.shutting_down,
             buffered: self.shared.budget.held() as u64,
-            access_log_dropped: self.shared.access.as_ref().map_or(0, |log| log.dropped()),
+            access_log_dropped: self.shared.access_log_dropped(),
+            settings: self.shared.in_force(),
             listeners: self.published.values().map(Published::status).collect(),
             removed,
         }

@@ -14,7 +14,7 @@ use std::sync::{
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    limit: usize,
+    limit: AtomicUsize,
     held: AtomicUsize,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct Charge {
 impl Budget {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
-            limit,
+            limit: AtomicUsize::new(limit),
             held: AtomicUsize::new(0),
         }
     }
@@ -43,11 +43,21 @@ impl Budget {
 
     /// Whether connections should be content with small steps.
     pub(crate) fn is_tight(&self) -> bool {
-        self.held() > self.limit / 2
+        self.held() > self.limit() / 2
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.held() > self.limit
+        self.held() > self.limit()
+    }
+
+    /// Bytes that may be held.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Counts from the next byte on.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Bytes held now.
@@ -75,6 +85,9 @@ mod tests {
         assert!(budget.is_tight() && !budget.is_over());
         let third = budget.charge(1);
         assert!(budget.is_over());
+        budget.set_limit(500);
+        assert!(!budget.is_tight());
+        budget.set_limit(100);
         drop((first, third));
         assert_eq!((budget.held(), budget.is_tight()), (50, false));
         drop(second);

@@ -29,6 +29,7 @@
 //! * `probe`: asks endpoints that did not answer whether they do again;
 //! * `host`: asks the hosts of endpoints whether they are there;
 //! * [`control`]: the socket, its wire format, and the client the daemon uses;
+//! * [`settings`]: what can be changed of all this while it runs;
 //! * [`run`]: how all of it starts and ends;
 //! * [`standalone`]: the same without a daemon, by a configuration file.
 //!
@@ -65,6 +66,7 @@ pub mod proxy;
 mod random;
 pub mod run;
 mod select;
+pub mod settings;
 mod shared;
 mod socket;
 mod sources;
@@ -75,4 +77,5 @@ pub mod table;
 
 pub use event::Event;
 pub use run::{Config, Error, Timeouts, run};
+pub use settings::Settings;
 pub use sources::SourceLimits;

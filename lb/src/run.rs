@@ -23,11 +23,12 @@ use tokio::{
 
 pub use crate::control::server::SocketError;
 use crate::{
-    access::{AccessLog, Log},
+    access::AccessLog,
     balancer,
     control::server::{ControlSocket, Service},
     engine::{Crew, Epoll},
-    shared::{Limits, Shared},
+    settings::Settings,
+    shared::Shared,
     sources::SourceLimits,
 };
 
@@ -118,10 +119,22 @@ impl Config {
             drain_timeout: Duration::from_secs(30),
             threads: None,
             max_connections: None,
-            max_buffered: 256 << 20,
+            max_buffered: Settings::DEFAULT_MAX_BUFFERED,
             per_source: SourceLimits::default(),
             access_log: None,
             timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Config {
+    /// What of it can be changed while the balancer runs.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            max_connections: self.max_connections,
+            max_buffered: Some(self.max_buffered),
+            per_source: self.per_source,
+            access_log: self.access_log.clone(),
         }
     }
 }
@@ -230,22 +243,16 @@ impl Running {
         if config.ingress.is_empty() {
             return Err(Error::NoIngress);
         }
-        let max_connections = config
-            .max_connections
-            .unwrap_or_else(connections_by_file_limit);
-        let access = match &config.access_log {
-            None => None,
-            Some(target) => Some(Log::open(target).map_err(|source| Error::AccessLog {
+        if let Some(target) = &config.access_log {
+            target.check().map_err(|source| Error::AccessLog {
                 path: target.path.clone(),
                 source,
-            })?),
-        };
-        let limits = Limits {
-            connections: max_connections,
-            buffered: config.max_buffered,
-            source: config.per_source,
-        };
-        let shared = Arc::new(Shared::new(config.timeouts, limits, access));
+            })?;
+        }
+        let settings = config.settings();
+        let by_file_limit = connections_by_file_limit();
+        let shared = Arc::new(Shared::new(config.timeouts, &settings, by_file_limit));
+        let max_connections = shared.in_force().max_connections;
         let threads = config.threads.unwrap_or_else(cores);
         let crew = Crew::start::<Epoll>(&shared, threads).map_err(Error::Engine)?;
         let crew = Arc::new(crew);

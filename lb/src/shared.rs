@@ -8,17 +8,19 @@ use std::{
     },
 };
 
+use arc_swap::ArcSwapOption;
 use tokio::{runtime::Handle, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    access::Log,
+    access::{AccessLog, Log},
     budget::Budget,
     event::Hub,
     run::Timeouts,
     select::EndpointKey,
+    settings::{AccessLogState, InForce, Settings},
     socket::ephemeral_ports,
-    sources::{SourceLimits, Sources},
+    sources::Sources,
 };
 
 /// Handed to every part; cheap to share.
@@ -30,9 +32,13 @@ pub(crate) struct Shared {
     pub(crate) room: Arc<Room>,
     /// Memory for bytes on their way.
     pub(crate) budget: Arc<Budget>,
-    /// What each source may do; `None` where that is not limited.
-    pub(crate) sources: Option<Arc<Sources>>,
-    pub(crate) access: Option<Arc<Log>>,
+    /// What each source may do.
+    pub(crate) sources: Arc<Sources>,
+    pub(crate) access: ArcSwapOption<Log>,
+    /// Connections that the access log lacks, whichever file it was in.
+    access_log_dropped: Arc<AtomicU64>,
+    /// Client connections where the settings do not say how many.
+    default_connections: usize,
     /// Probes, which nobody waits for but the end.
     pub(crate) probes: TaskTracker,
     /// Cancelled when the process ends.
@@ -45,21 +51,11 @@ pub(crate) struct Shared {
     next_listening_id: AtomicU32,
 }
 
-/// What may be taken at most.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// Client connections.
-    pub(crate) connections: usize,
-    /// Bytes that one side has sent and the other did not take.
-    pub(crate) buffered: usize,
-    pub(crate) source: SourceLimits,
-}
-
 /// How many client connections there are, and may be: accepting pauses before
 /// the descriptors run out.
 #[derive(Debug)]
 pub(crate) struct Room {
-    limit: usize,
+    limit: AtomicUsize,
     taken: AtomicUsize,
     emptied: Notify,
 }
@@ -69,19 +65,29 @@ pub(crate) struct Room {
 pub(crate) struct Permit(Arc<Room>);
 
 impl Shared {
-    /// To be called on a tokio runtime.
-    pub(crate) fn new(timeouts: Timeouts, limits: Limits, access: Option<Log>) -> Self {
+    /// To be called on a tokio runtime. `default_connections` are the client connections
+    /// at once where the settings do not say.
+    pub(crate) fn new(timeouts: Timeouts, settings: &Settings, default_connections: usize) -> Self {
+        let shared = Self::with_defaults(timeouts, default_connections);
+        shared.configure(settings);
+        shared
+    }
+
+    fn with_defaults(timeouts: Timeouts, default_connections: usize) -> Self {
+        let defaults = Settings::default();
         Self {
             timeouts,
             events: Hub::new(),
             room: Arc::new(Room {
-                limit: limits.connections.max(1),
+                limit: AtomicUsize::new(default_connections),
                 taken: AtomicUsize::new(0),
                 emptied: Notify::new(),
             }),
-            budget: Arc::new(Budget::new(limits.buffered)),
-            sources: (!limits.source.is_none()).then(|| Arc::new(Sources::new(limits.source))),
-            access: access.map(Arc::new),
+            budget: Arc::new(Budget::new(defaults.buffered())),
+            sources: Arc::new(Sources::new(defaults.per_source)),
+            access: ArcSwapOption::empty(),
+            access_log_dropped: Arc::default(),
+            default_connections,
             probes: TaskTracker::new(),
             abort: CancellationToken::new(),
             ephemeral_ports: ephemeral_ports(),
@@ -89,6 +95,44 @@ impl Shared {
             next_key: AtomicU64::new(1),
             next_listening_id: AtomicU32::new(1),
         }
+    }
+
+    /// Puts settings in force for what happens from now on. No connection is touched, and
+    /// an access log that stays where it is goes on. One that cannot be written is tried
+    /// again, and meanwhile named in [`Shared::in_force`].
+    pub(crate) fn configure(&self, settings: &Settings) {
+        self.room
+            .set_limit(settings.max_connections.unwrap_or(self.default_connections));
+        self.budget.set_limit(settings.buffered());
+        self.sources.set_limits(settings.per_source);
+        let current = self.access.load();
+        let target = current.as_ref().map(|log| log.target());
+        if target != settings.access_log.as_ref() {
+            let open = |target: &AccessLog| {
+                Arc::new(Log::start(target, Arc::clone(&self.access_log_dropped)))
+            };
+            self.access.store(settings.access_log.as_ref().map(open));
+        }
+    }
+
+    /// What [`Shared::configure`] has come to.
+    pub(crate) fn in_force(&self) -> InForce {
+        let access = self.access.load();
+        InForce {
+            max_connections: self.room.limit() as u64,
+            max_buffered: self.budget.limit() as u64,
+            per_source: self.sources.limits(),
+            access_log: access.as_ref().map(|log| AccessLogState {
+                path: log.target().path.clone(),
+                format: log.target().format,
+                error: log.error(),
+            }),
+        }
+    }
+
+    /// Connections that the access log lacks.
+    pub(crate) fn access_log_dropped(&self) -> u64 {
+        self.access_log_dropped.load(Ordering::Relaxed)
     }
 
     pub(crate) fn next_key(&self) -> EndpointKey {
@@ -108,7 +152,16 @@ impl Room {
         let before = self.taken.fetch_add(1, Ordering::SeqCst);
         // Dropped at once if it is one too many.
         let permit = Permit(Arc::clone(self));
-        (before < self.limit).then_some(permit)
+        (before < self.limit()).then_some(permit)
+    }
+
+    fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// With less than there are, nobody is let in until enough have gone.
+    fn set_limit(&self, limit: usize) {
+        self.limit.store(limit.max(1), Ordering::Relaxed);
     }
 
     /// Connections now.
@@ -117,7 +170,7 @@ impl Room {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.taken() >= self.limit
+        self.taken() >= self.limit()
     }
 
     /// Waits until there is no connection. Final only once nobody accepts.

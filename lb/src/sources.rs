@@ -9,9 +9,14 @@
 use std::{
     hash::{BuildHasher, RandomState},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
+
+use serde::{Deserialize, Serialize};
 
 /// Sets of entries; a source can be in one of them.
 const SETS: usize = 4096;
@@ -22,7 +27,8 @@ const WAYS: usize = 8;
 const PREFIX_V6: u32 = 64;
 
 /// What one source may do. `None`: as much as it wants.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SourceLimits {
     /// Connections at a time.
     pub connections: Option<u32>,
@@ -33,12 +39,23 @@ pub struct SourceLimits {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Sources {
-    limits: SourceLimits,
+    limits: Shown,
     started: Instant,
     /// Its keys are random: nobody can choose sources that fall into one set.
     hasher: RandomState,
-    sets: Box<[Mutex<Set>]>,
+    /// Made when the first limit is set: it is a megabyte.
+    sets: OnceLock<Box<[Mutex<Set>]>>,
 }
+
+/// Limits that can be changed while they are looked at. No number stands for no limit.
+#[derive(Debug)]
+struct Shown {
+    connections: AtomicU64,
+    rate: AtomicU64,
+}
+
+/// More than a limit can be.
+const NO_LIMIT: u64 = u64::MAX;
 
 /// One connection of a source, until dropped.
 #[derive(Debug)]
@@ -72,11 +89,21 @@ impl SourceLimits {
 impl Sources {
     pub(crate) fn new(limits: SourceLimits) -> Self {
         Self {
-            limits,
+            limits: Shown::new(limits),
             started: Instant::now(),
             hasher: RandomState::new(),
-            sets: (0..SETS).map(|_| Mutex::default()).collect(),
+            sets: OnceLock::new(),
         }
+    }
+
+    /// What counts from the next connection on. Of those that are there only the ones count
+    /// that were let in under a limit.
+    pub(crate) fn set_limits(&self, limits: SourceLimits) {
+        self.limits.set(limits);
+    }
+
+    pub(crate) fn limits(&self) -> SourceLimits {
+        self.limits.get()
     }
 
     /// Lets a connection in. `Ok(None)` if it cannot be counted.
@@ -86,13 +113,17 @@ impl Sources {
     }
 
     fn admit_at(self: &Arc<Self>, source: IpAddr, now_ms: u64) -> Result<Option<Ticket>, TooMany> {
+        let limits = self.limits.get();
+        if limits.is_none() {
+            return Ok(None);
+        }
         // Never that of no source.
         let hash = self.hasher.hash_one(network_of(source)) | 1;
         let mut set = self.lock(hash);
-        let Some(entry) = entry_for(&mut set, hash, now_ms, &self.limits) else {
+        let Some(entry) = entry_for(&mut set, hash, now_ms, &limits) else {
             return Ok(None);
         };
-        entry.take(now_ms, &self.limits)?;
+        entry.take(now_ms, &limits)?;
         Ok(Some(Ticket {
             sources: Arc::clone(self),
             hash,
@@ -102,9 +133,36 @@ impl Sources {
     fn lock(&self, hash: u64) -> MutexGuard<'_, Set> {
         let index = usize::try_from(hash >> 32).unwrap_or(0) % SETS;
         // Nothing that can panic leaves a set half changed.
-        self.sets[index]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        let sets = self
+            .sets
+            .get_or_init(|| (0..SETS).map(|_| Mutex::default()).collect());
+        sets[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shown {
+    fn new(limits: SourceLimits) -> Self {
+        let shown = Self {
+            connections: AtomicU64::new(NO_LIMIT),
+            rate: AtomicU64::new(NO_LIMIT),
+        };
+        shown.set(limits);
+        shown
+    }
+
+    fn set(&self, limits: SourceLimits) {
+        let number = |limit: Option<u32>| limit.map_or(NO_LIMIT, u64::from);
+        self.connections
+            .store(number(limits.connections), Ordering::Relaxed);
+        self.rate.store(number(limits.rate), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> SourceLimits {
+        let limit = |number: &AtomicU64| u32::try_from(number.load(Ordering::Relaxed)).ok();
+        SourceLimits {
+            connections: limit(&self.connections),
+            rate: limit(&self.rate),
+        }
     }
 }
 
@@ -216,6 +274,30 @@ mod tests {
     }
 
     #[test]
+    fn limits_change_under_connections() {
+        let sources = sources(None, None);
+        let admit = || sources.admit_at(ip("10.0.0.1"), 5);
+        let uncounted = admit().unwrap();
+        assert!(uncounted.is_none() && sources.sets.get().is_none());
+        sources.set_limits(SourceLimits {
+            connections: Some(1),
+            rate: Some(2),
+        });
+        let counted = admit().unwrap();
+        assert!(counted.is_some());
+        assert_eq!(admit().unwrap_err(), TooMany);
+        sources.set_limits(SourceLimits {
+            connections: Some(2),
+            rate: None,
+        });
+        let second = admit().unwrap();
+        assert_eq!(admit().unwrap_err(), TooMany);
+        sources.set_limits(SourceLimits::default());
+        assert!(admit().unwrap().is_none());
+        drop((uncounted, counted, second));
+    }
+
+    #[test]
     fn any_number_of_sources_fits() {
         let sources = sources(Some(1), None);
         let tickets: Vec<_> = (0..200_000_u32)
@@ -226,7 +308,8 @@ mod tests {
         let counted = tickets.iter().flatten().flatten().count();
         assert_eq!(counted, SETS * WAYS);
         drop(tickets);
-        let set = sources.sets.iter().flat_map(|set| *set.lock().unwrap());
+        let sets = sources.sets.get().unwrap().iter();
+        let set = sets.flat_map(|set| *set.lock().unwrap());
         assert_eq!(set.map(|entry| entry.active).sum::<u32>(), 0);
     }
 }

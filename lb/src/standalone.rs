@@ -1,7 +1,8 @@
 //! The balancer by itself: a configuration file takes the place of the daemon.
 //!
 //! SIGHUP has the file read again. Its listeners and endpoints come into force
-//! as a table does, without touching a connection; a file with a flaw is refused
+//! as a table does, and its limits and access log with them, without touching a
+//! connection; a file with a flaw is refused
 //! with the line and the reason, and what was in force stays. SIGTERM drains and
 //! ends, a second one ends at once.
 //!
@@ -50,12 +51,23 @@ pub enum FileError {
     },
     /// It changes what is settled when the balancer starts.
     #[error(
-        "{}: only listeners can change while the balancer runs, restart it for the rest",
+        "{}: control, ingress, threads, drain_timeout_ms and timeouts cannot change while the \
+         balancer runs: replace it, with --takeover, or leave them as they were",
         path.display()
     )]
     Restart {
         /// The file.
         path: PathBuf,
+    },
+    /// The access log that it names cannot be written.
+    #[error("{}: cannot open the access log {}", path.display(), log.display())]
+    AccessLog {
+        /// The file.
+        path: PathBuf,
+        /// The access log.
+        log: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
     /// The balancer took no table from it.
     #[error("{}: {reason}", path.display())]
@@ -100,11 +112,17 @@ pub enum Start {
 /// until SIGTERM. The file is in TOML:
 ///
 /// ```toml
-/// # All but the listeners is optional, and takes effect at the start only.
+/// # All but the listeners is optional.
+/// max_connections = 10000       # what the limit of open files allows if left out
+/// max_buffered = 268435456      # bytes
+/// max_connections_per_source = 1000
+/// max_rate_per_source = 200
+/// access_log = { path = "/var/log/lb-access.log", format = "json" }
+///
+/// # This and the timeouts take effect at the start only.
 /// ingress = ["0.0.0.0", "::"]   # addresses to answer on
 /// control = "/run/lb.sock"      # a control socket, for status and take-over
 /// threads = 4                   # that forward; one for each core if left out
-/// max_connections = 10000       # what the limit of open files allows if left out
 /// drain_timeout_ms = 30000
 ///
 /// [timeouts]
@@ -134,7 +152,7 @@ pub enum Start {
 pub async fn run(path: impl Into<PathBuf>, start: Start) -> Result<(), Error> {
     let path = path.into();
     let file = File::read(&path)?;
-    let predecessor = match (start, &file.settings.control) {
+    let predecessor = match (start, &file.fixed.control) {
         (Start::Alone, _) => None,
         (Start::TakeOver, Some(control)) => Predecessor::find(control).await?,
         (Start::TakeOver, None) => return Err(Error::NoControl(path)),
@@ -144,7 +162,7 @@ pub async fn run(path: impl Into<PathBuf>, start: Start) -> Result<(), Error> {
     let listen = |kind| signal(kind).map_err(run::Error::Signals);
     let mut terminate = listen(SignalKind::terminate())?;
     let mut hangup = listen(SignalKind::hangup())?;
-    let socket = match &file.settings.control {
+    let socket = match &file.fixed.control {
         Some(control) => Some(
             ControlSocket::bind(control, config.control_mode)
                 .await
@@ -196,12 +214,22 @@ async fn reload_once(
     version: u64,
 ) -> Result<(), FileError> {
     let file = File::read(path)?;
-    if file.settings != first.settings {
+    if file.fixed != first.fixed {
         return Err(FileError::Restart {
             path: path.to_owned(),
         });
     }
-    put_in_force(balancer, path, &file, version).await
+    if let Some(log) = &file.settings.access_log {
+        log.check().map_err(|source| FileError::AccessLog {
+            path: path.to_owned(),
+            log: log.path.clone(),
+            source,
+        })?;
+    }
+    put_in_force(balancer, path, &file, version).await?;
+    // It needs none any more where it is ending.
+    let _ = balancer.configure(file.settings).await;
+    Ok(())
 }
 
 async fn put_in_force(

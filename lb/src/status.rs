@@ -5,6 +5,8 @@ use std::os::unix::fs::MetadataExt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::settings::InForce;
+
 /// Every new connection is chosen by this table now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {
@@ -69,6 +71,9 @@ pub struct Status {
     /// Connections that the access log lacks, for it could not be written in time.
     #[serde(default)]
     pub access_log_dropped: u64,
+    /// What it works by.
+    #[serde(default)]
+    pub settings: InForce,
     /// Published ports, in ascending order.
     pub listeners: Vec<ListenerStatus>,
     /// Endpoints that are in no table any more but still have connections.
@@ -110,6 +115,9 @@ pub struct ListenerStatus {
     /// these the most.
     #[serde(default)]
     pub shed: u64,
+    /// Fewer than half of the endpoints answer, so that all of them are used.
+    #[serde(default)]
+    pub panicking: bool,
     /// What went through, endpoints that are gone included.
     pub traffic: Traffic,
     /// How long connects took, those to endpoints that are gone included.

@@ -79,17 +79,50 @@ async fn a_new_file_comes_into_force_and_a_bad_one_does_not() {
         .unwrap();
     assert_eq!(&answer, b"behind");
 
-    for flaw in ["weight = 0\n", "no toml", "[timeouts]\nidle_ms = 5\n"] {
-        write(&path, port, &echo, flaw);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let log = directory.path().join("access.log");
+    let settings = |log: &Path| {
+        format!(
+            "max_connections_per_source = 9\naccess_log = {{ path = \"{}\" }}\n",
+            log.display()
+        )
+    };
+    std::fs::write(&path, settings(&log) + &text).unwrap();
+    hang_up();
+    until("limits and log are in force", async || {
+        let found = client.status().await.unwrap().settings;
+        found.per_source.connections == Some(9) && found.access_log.is_some()
+    })
+    .await;
+    assert_eq!(fetch(port).await.unwrap(), "a");
+    until("there is a line", async || {
+        std::fs::read_to_string(&log).is_ok_and(|text| text.contains("client="))
+    })
+    .await;
+    let before = client.status().await.unwrap();
+
+    let nowhere = settings(Path::new("/proc/nowhere")) + &text;
+    let with = |flaw: &str| text.clone() + flaw;
+    for flawed in [
+        with("weight = 0\n"),
+        with("no toml"),
+        with("[timeouts]\nidle_ms = 5\n"),
+        nowhere,
+    ] {
+        std::fs::write(&path, flawed).unwrap();
         hang_up();
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(fetch(port).await.unwrap(), "a");
     }
-    assert_eq!(client.status().await.unwrap().table_version, 2);
+    let after = client.status().await.unwrap();
+    assert_eq!(
+        (after.table_version, after.settings),
+        (before.table_version, before.settings)
+    );
     write(&path, port, &echo, "");
     hang_up();
     until("a good file is in force again", async || {
-        client.status().await.unwrap().table_version > 2
+        client.status().await.unwrap().table_version > before.table_version
     })
     .await;
     drop(stream);

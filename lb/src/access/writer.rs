@@ -4,7 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, BufWriter, Write},
     net::SocketAddr,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -17,7 +17,7 @@ use std::{
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{AccessLog, End, Format, Record};
+use super::{AccessLog, End, Format, Record, Trouble};
 
 /// Time between two looks whether the file is still the one at its path, and
 /// after which a file that could not be written to is opened anew.
@@ -29,11 +29,12 @@ pub(super) struct Writer {
     format: Format,
     out: Out,
     dropped: Arc<AtomicU64>,
+    trouble: Trouble,
     told_dropped: u64,
     looked_at: Instant,
 }
 
-enum Out {
+pub(super) enum Out {
     Stdout(BufWriter<io::Stdout>),
     File(BufWriter<File>),
     /// It could not be written to.
@@ -59,19 +60,22 @@ struct Fields {
 }
 
 impl Writer {
-    pub(super) fn open(target: &AccessLog, dropped: Arc<AtomicU64>) -> io::Result<Self> {
-        Ok(Self {
-            out: open(&target.path)?,
+    /// One that has yet to open its file.
+    pub(super) fn new(target: &AccessLog, dropped: Arc<AtomicU64>, trouble: Trouble) -> Self {
+        Self {
+            out: Out::Broken,
             path: target.path.clone(),
             format: target.format,
+            told_dropped: dropped.load(Ordering::Relaxed),
             dropped,
-            told_dropped: 0,
+            trouble,
             looked_at: Instant::now(),
-        })
+        }
     }
 
     /// Writes until nobody can put a record any more.
     pub(super) fn run(mut self, records: &Receiver<Record>) {
+        self.reopen();
         loop {
             let record = match records.try_recv() {
                 Ok(record) => Ok(record),
@@ -116,6 +120,7 @@ impl Writer {
         if let Err(error) = result {
             let path = self.path.display();
             tracing::error!(%path, %error, "cannot write the access log, trying again");
+            self.trouble.set(Some(format!("cannot write: {error}")));
             self.out = Out::Broken;
         }
     }
@@ -141,21 +146,35 @@ impl Writer {
             return;
         }
         self.flush();
+        self.reopen();
+    }
+
+    /// Goes to the file that is at the path, or stays with the one that was there.
+    fn reopen(&mut self) {
         match open(&self.path) {
-            Ok(out) => self.out = out,
+            Ok(out) => {
+                self.out = out;
+                self.trouble.set(None);
+            }
             Err(error) => {
                 let path = self.path.display();
                 tracing::error!(%path, %error, "cannot open the access log, trying again");
+                self.trouble.set(Some(format!("cannot open: {error}")));
             }
         }
     }
 }
 
-fn open(path: &Path) -> io::Result<Out> {
+pub(super) fn open(path: &Path) -> io::Result<Out> {
     if path == Path::new("-") {
         return Ok(Out::Stdout(BufWriter::new(io::stdout())));
     }
-    let file = OpenOptions::new().append(true).create(true).open(path)?;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        // Who connected to whom is not for every user of the machine.
+        .mode(0o640)
+        .open(path)?;
     Ok(Out::File(BufWriter::new(file)))
 }
 

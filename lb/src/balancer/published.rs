@@ -118,6 +118,7 @@ impl Published {
             unserved: self.port.unserved(),
             refused: self.port.refused(),
             shed: self.port.shed(),
+            panicking: self.port.is_panicking(),
             traffic: self.port.traffic(),
             connect_times: self.port.connect_times(),
             endpoints: self.port.endpoints(),

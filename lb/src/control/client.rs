@@ -17,6 +17,7 @@ use super::wire::{
 };
 use crate::{
     event::Event,
+    settings::Settings,
     status::{Ack, Status, Summary},
     table::Table,
 };
@@ -129,6 +130,20 @@ impl Client {
     pub async fn set_table(&mut self, table: &Table) -> Result<Ack, ClientError> {
         match self.call(Request::SetTable(table.clone())).await? {
             Reply::Applied(ack) => Ok(ack),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Puts settings in force for what happens from now on, without touching a connection.
+    /// An access log that cannot be written is no error: the status names it, and it is
+    /// tried again.
+    ///
+    /// # Errors
+    ///
+    /// Only if the connection fails.
+    pub async fn configure(&mut self, settings: &Settings) -> Result<(), ClientError> {
+        match self.call(Request::Configure(settings.clone())).await? {
+            Reply::Configured => Ok(()),
             other => Err(unexpected(&other)),
         }
     }

@@ -298,6 +298,10 @@ impl Conversation<'_> {
                 let sockets = self.socket.descriptors(addresses.len())?;
                 inherit(&addresses, sockets, service).await?
             }
+            Request::Configure(settings) => {
+                service.balancer.configure(settings).await?;
+                Reply::Configured
+            }
             Request::StepAside => match self.place.step_aside() {
                 Ok(control) => Reply::SteppedAside { control },
                 Err(error) => Reply::Refused(Refusal::Stuck {

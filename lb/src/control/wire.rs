@@ -12,6 +12,7 @@ use super::descriptors::DescriptorStream;
 pub(super) use super::descriptors::MAX_PER_FRAME;
 use crate::{
     event::Event,
+    settings::Settings,
     status::{Ack, Status, Summary},
     table::Table,
 };
@@ -55,6 +56,8 @@ pub(crate) enum Request {
     Inherit {
         addresses: Vec<SocketAddr>,
     },
+    /// Limits and the access log, from now on.
+    Configure(Settings),
     /// Free the path of the control socket for a successor.
     StepAside,
     Shutdown,
@@ -101,6 +104,7 @@ pub(crate) enum Reply {
     /// The oldest of those asked for, at most [`MAX_PER_FRAME`] of them.
     Sockets(Vec<SocketLabel>),
     Inherited,
+    Configured,
     SteppedAside {
         control: PathBuf,
     },

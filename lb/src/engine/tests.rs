@@ -12,18 +12,13 @@ use crate::{
     port::Endpoint,
     run::Timeouts,
     select::EndpointKey,
-    shared::Limits,
-    sources::SourceLimits,
+    settings::Settings,
     table::{self, EndpointState, Listener, Policy},
 };
 
 fn shared() -> Arc<Shared> {
-    let limits = Limits {
-        connections: 100,
-        buffered: 1 << 20,
-        source: SourceLimits::default(),
-    };
-    Arc::new(Shared::new(Timeouts::default(), limits, None))
+    let settings = Settings::default();
+    Arc::new(Shared::new(Timeouts::default(), &settings, 100))
 }
 
 /// A port whose only endpoint is at this address, and a socket for it.

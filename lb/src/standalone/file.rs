@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    num::{NonZeroU32, NonZeroUsize},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,6 +16,7 @@ use crate::{
     network::Network,
     proxy,
     run::{Config, Timeouts},
+    settings::Settings,
     sources::SourceLimits,
     table::{Endpoint, EndpointState, Listener, Policy, Table, TableError},
 };
@@ -22,23 +24,19 @@ use crate::{
 /// A file without flaws.
 #[derive(Debug)]
 pub(super) struct File {
+    pub(super) fixed: Fixed,
     pub(super) settings: Settings,
     listeners: Vec<Listener>,
 }
 
 /// What is settled when the balancer starts.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Settings {
+pub(super) struct Fixed {
     pub(super) control: Option<PathBuf>,
     ingress: Option<Vec<IpAddr>>,
-    threads: Option<usize>,
-    max_connections: Option<usize>,
-    max_buffered: Option<usize>,
-    max_connections_per_source: Option<u32>,
-    max_rate_per_source: Option<u32>,
+    threads: Option<NonZeroUsize>,
     drain_timeout_ms: Option<u64>,
     timeouts: RawTimeouts,
-    access_log: Option<AccessLog>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -46,11 +44,11 @@ pub(super) struct Settings {
 struct RawFile {
     control: Option<PathBuf>,
     ingress: Option<Vec<IpAddr>>,
-    threads: Option<usize>,
-    max_connections: Option<usize>,
-    max_buffered: Option<usize>,
-    max_connections_per_source: Option<u32>,
-    max_rate_per_source: Option<u32>,
+    threads: Option<NonZeroUsize>,
+    max_connections: Option<NonZeroUsize>,
+    max_buffered: Option<NonZeroUsize>,
+    max_connections_per_source: Option<NonZeroU32>,
+    max_rate_per_source: Option<NonZeroU32>,
     drain_timeout_ms: Option<u64>,
     access_log: Option<AccessLog>,
     #[serde(default)]
@@ -132,16 +130,20 @@ impl File {
             .validate()
             .map_err(|error| (place_of(&error, &raw.listeners), error.to_string()))?;
         Ok(Self {
-            settings: Settings {
+            fixed: Fixed {
                 control: raw.control,
                 ingress: raw.ingress,
                 threads: raw.threads,
-                max_connections: raw.max_connections,
-                max_buffered: raw.max_buffered,
-                max_connections_per_source: raw.max_connections_per_source,
-                max_rate_per_source: raw.max_rate_per_source,
                 drain_timeout_ms: raw.drain_timeout_ms,
                 timeouts: raw.timeouts,
+            },
+            settings: Settings {
+                max_connections: raw.max_connections.map(NonZeroUsize::get),
+                max_buffered: raw.max_buffered.map(NonZeroUsize::get),
+                per_source: SourceLimits {
+                    connections: raw.max_connections_per_source.map(NonZeroU32::get),
+                    rate: raw.max_rate_per_source.map(NonZeroU32::get),
+                },
                 access_log: raw.access_log,
             },
             listeners,
@@ -149,27 +151,22 @@ impl File {
     }
 
     pub(super) fn config(&self) -> Config {
-        let settings = &self.settings;
-        let mut config = Config::new(settings.control.clone().unwrap_or_default());
-        if let Some(ingress) = &settings.ingress {
+        let (fixed, settings) = (&self.fixed, &self.settings);
+        let mut config = Config::new(fixed.control.clone().unwrap_or_default());
+        if let Some(ingress) = &fixed.ingress {
             config.ingress.clone_from(ingress);
         }
-        config.threads = settings.threads;
+        config.threads = fixed.threads.map(NonZeroUsize::get);
         config.max_connections = settings.max_connections;
-        if let Some(bytes) = settings.max_buffered {
-            config.max_buffered = bytes;
-        }
-        config.per_source = SourceLimits {
-            connections: settings.max_connections_per_source,
-            rate: settings.max_rate_per_source,
-        };
+        config.max_buffered = settings.buffered();
+        config.per_source = settings.per_source;
         config.access_log.clone_from(&settings.access_log);
         let set = |timeout: &mut Duration, ms: Option<u64>| {
             if let Some(ms) = ms {
                 *timeout = Duration::from_millis(ms);
             }
         };
-        set(&mut config.drain_timeout, settings.drain_timeout_ms);
+        set(&mut config.drain_timeout, fixed.drain_timeout_ms);
         let Timeouts {
             connect,
             half_closed,
@@ -177,10 +174,10 @@ impl File {
             proxy_header,
             ..
         } = &mut config.timeouts;
-        set(connect, settings.timeouts.connect_ms);
-        set(half_closed, settings.timeouts.half_closed_ms);
-        set(idle, settings.timeouts.idle_ms);
-        set(proxy_header, settings.timeouts.proxy_header_ms);
+        set(connect, fixed.timeouts.connect_ms);
+        set(half_closed, fixed.timeouts.half_closed_ms);
+        set(idle, fixed.timeouts.idle_ms);
+        set(proxy_header, fixed.timeouts.proxy_header_ms);
         config
     }
 
@@ -336,6 +333,8 @@ accept_proxy = ["10.0.0.0/8", "fd00::1"]
     #[test]
     fn flaws_have_a_line_and_a_reason() {
         check(("threads = 2", "threads = two"), 3, "");
+        check(("threads = 2", "threads = 0"), 3, "a nonzero usize");
+        check(("_source = 100", "_source = 0"), 5, "a nonzero u32");
         check(("threads", "treads"), 3, "unknown field `treads`");
         check(("port = 80", "port = 80000"), 12, "expected u16");
         check(("port = 81", "port = 80"), 26, "port 80 is listed twice");

@@ -18,6 +18,7 @@ mod local;
 mod policies;
 mod ports;
 mod proxy;
+mod settings;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;

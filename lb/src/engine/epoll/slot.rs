@@ -88,17 +88,16 @@ impl Slot {
         let client = Socket::accepted(arrival.client);
         let machine = machine(&arrival.port, &client, tools.now_ms);
         let shared = tools.shared();
-        let mut entry = shared.access.as_ref().map(|log| {
-            let (log, port) = (Arc::clone(log), Arc::clone(&arrival.port));
+        let mut entry = shared.access.load_full().map(|log| {
+            let port = Arc::clone(&arrival.port);
             Box::new(Entry::new(log, port, client.peer()))
         });
         let mut ticket = None;
         // Who is to say whose connection it is, is not its source.
         if !machine.expects_header()
-            && let Some(sources) = &shared.sources
             && let Some(peer) = client.peer()
         {
-            match sources.admit(peer.ip()) {
+            match shared.sources.admit(peer.ip()) {
                 Ok(admitted) => ticket = admitted,
                 Err(TooMany) => {
                     arrival.port.count_refused();

@@ -68,10 +68,8 @@ impl Slot {
             entry.note_told(told.source);
         }
         self.told = told.map(Box::new);
-        if let Some(sources) = &tools.shared().sources
-            && let Some(told) = &self.told
-        {
-            self.ticket = sources.admit(told.source.ip())?;
+        if let Some(told) = &self.told {
+            self.ticket = tools.shared().sources.admit(told.source.ip())?;
         }
         Ok(())
     }
