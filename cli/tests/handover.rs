@@ -10,6 +10,8 @@
 mod cluster;
 #[path = "handover/load.rs"]
 mod load;
+#[path = "handover/settings.rs"]
+mod settings;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -9,6 +9,7 @@ use clap::parser::ValueSource;
 use clap::{Args, ValueEnum};
 use swarmlet_core::model::Availability;
 
+use super::BalancerFlags;
 use crate::values;
 
 /// Whether a node takes tasks.
@@ -165,6 +166,8 @@ pub(crate) struct DaemonFlags {
         hide_env_values = true
     )]
     pub(crate) raft_election: Option<(Duration, Duration)>,
+    #[command(flatten)]
+    pub(crate) balancer: BalancerFlags,
     /// Variables of those that stand on the command line itself; the others come from the
     /// environment.
     #[arg(skip)]
@@ -242,6 +245,7 @@ impl DaemonFlags {
             .raft_election
             .map(|(low, high)| format!("{}-{}", milliseconds(low), milliseconds(high)).into());
         add("--raft-election", election);
+        args.extend(self.balancer.to_args());
         args
     }
 

@@ -3,6 +3,7 @@
 //! Each group of commands has a file. Nothing here asks the cluster; what a text means as a
 //! value is in [`crate::values`], and what a command does in [`crate::commands`].
 
+mod balancer;
 mod check;
 mod cluster;
 mod daemon;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use balancer::{BalancerFlags, Wish};
 pub(crate) use check::CheckFlags;
 pub(crate) use cluster::{InitArgs, JoinArgs, JoinTokenArgs, LeaveArgs, RoleArg};
 pub(crate) use daemon::{DaemonArgs, DaemonFlags, DemoArgs, RuntimeArg, ShimArgs, WhoamiArgs};

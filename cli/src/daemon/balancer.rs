@@ -24,7 +24,6 @@ pub(crate) mod process;
 mod retired;
 mod translate;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,9 +35,10 @@ use swarmlet_lb::control::ClientError;
 use swarmlet_lb::status::{PortError, Status};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::store::{Layout, write_pid};
+use super::store::write_pid;
 use found::Found;
 use held::Held;
+pub(crate) use link::Launch;
 use link::Link;
 use retired::Generations;
 
@@ -93,16 +93,16 @@ enum Request {
 }
 
 impl Balancer {
-    /// Starts to look for a balancer, and starts one where there is none.
+    /// Starts to look for a balancer, and starts one where there is none. One that runs works
+    /// by the settings from then on.
     ///
     /// `http_port` is where other nodes are asked whether they are there.
-    pub(crate) fn start(layout: Layout, ingress: Vec<IpAddr>, http_port: u16) -> Self {
+    pub(crate) fn start(launch: Launch, http_port: u16) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
         let (reports_out, reports) = watch::channel(SinkReport::default());
         let (condition_out, condition) = watch::channel(Condition::Down);
         let owner = Owner {
-            layout,
-            ingress,
+            launch,
             http_port,
             table: None,
             held: Held::default(),
@@ -179,8 +179,7 @@ impl TableSink for Balancer {
 
 /// Owns the connection, and what the next process gets: the table and the sockets.
 struct Owner {
-    layout: Layout,
-    ingress: Vec<IpAddr>,
+    launch: Launch,
     http_port: u16,
     table: Option<Arc<swarmlet_lb::table::Table>>,
     held: Held,
@@ -193,7 +192,7 @@ impl Owner {
     async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         loop {
             let link = tokio::select! {
-                link = find(&self.layout, &self.ingress, &mut self.held, &mut self.retired) => link,
+                link = find(&self.launch, &mut self.held, &mut self.retired) => link,
                 ended = refuse_all(&mut queue) => {
                     self.stop_strays().await;
                     // The asker may be gone; the process is all the same.
@@ -212,7 +211,7 @@ impl Owner {
 
     /// Processes that were started a moment ago and have not answered yet must not stay behind.
     async fn stop_strays(&mut self) {
-        if let Ok(found) = Found::look(&self.layout).await {
+        if let Ok(found) = Found::look(&self.launch.layout).await {
             let others = found.superseded.into_iter().chain(found.retired);
             for link in found.current.into_iter().chain(others) {
                 link.stop(STOP_GRACE).await;
@@ -341,7 +340,7 @@ impl Owner {
         link.step_aside()
             .await
             .context("the balancer does not make room for another one")?;
-        let mut next = Link::start(&self.layout, &self.ingress).await?;
+        let mut next = Link::start(&self.launch).await?;
         let ready = async {
             self.held.hand_over(&next).await?;
             next.set_table(&table).await
@@ -350,7 +349,7 @@ impl Owner {
             next.stop(Duration::ZERO).await;
             return Err(error).context("the new balancer does not take over, the old one goes on");
         }
-        write_pid(&self.layout.lb_pid(), next.pid())?;
+        write_pid(&self.launch.layout.lb_pid(), next.pid())?;
         let after = next.pid();
         let mut old = std::mem::replace(link, next);
         tracing::info!(before, after, "another balancer has taken over");
@@ -400,15 +399,10 @@ impl Owner {
 }
 
 /// Connects to the process that runs, or starts one, until one answers.
-async fn find(
-    layout: &Layout,
-    ingress: &[IpAddr],
-    held: &mut Held,
-    retired: &mut Generations,
-) -> Link {
+async fn find(launch: &Launch, held: &mut Held, retired: &mut Generations) -> Link {
     let mut complained = false;
     loop {
-        match adopt_or_start(layout, ingress, held, retired).await {
+        match adopt_or_start(launch, held, retired).await {
             Ok(link) => return link,
             Err(error) if !complained => {
                 tracing::error!(error = format!("{error:#}"), "the balancer does not start");
@@ -421,24 +415,30 @@ async fn find(
 }
 
 async fn adopt_or_start(
-    layout: &Layout,
-    ingress: &[IpAddr],
+    launch: &Launch,
     held: &mut Held,
     retired: &mut Generations,
 ) -> Result<Link> {
-    let found = Found::look(layout)
+    let found = Found::look(&launch.layout)
         .await
         .context("cannot talk to the balancer that runs")?;
-    for link in found.retired {
+    for mut link in found.retired {
+        // It forwards what it has, whatever it makes of this.
+        if let Err(error) = configure(&mut link, launch).await {
+            tracing::warn!(pid = link.pid(), %error, "a replaced balancer does not take its settings");
+        }
         retired.add(link).await;
     }
     let link = match found.current {
-        Some(link) => {
+        Some(mut link) => {
             tracing::info!(pid = link.pid(), "adopted the balancer");
+            configure(&mut link, launch)
+                .await
+                .context("the balancer does not take its settings")?;
             link
         }
         None => {
-            let link = Link::start(layout, ingress).await?;
+            let link = Link::start(launch).await?;
             if let Err(error) = held.hand_over(&link).await {
                 tracing::error!(%error, "the balancer does not take the sockets of the one before");
                 // Held any longer they would be in its way.
@@ -456,8 +456,17 @@ async fn adopt_or_start(
             }
         }
     }
-    write_pid(&layout.lb_pid(), link.pid())?;
+    write_pid(&launch.layout.lb_pid(), link.pid())?;
     Ok(link)
+}
+
+/// Puts the daemon's settings in force in a process that was adopted. One of another program,
+/// which may know other settings, keeps its own until it is replaced.
+async fn configure(link: &mut Link, launch: &Launch) -> Result<(), ClientError> {
+    if outdated::is_outdated(link.first()) {
+        return Ok(());
+    }
+    link.configure(&launch.settings).await
 }
 
 /// Answers while there is no balancer; ends with a request to stop.

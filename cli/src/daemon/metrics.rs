@@ -5,6 +5,7 @@ mod lb;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -79,6 +80,12 @@ impl Metrics {
         self.0.register(name, help, family);
     }
 
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        let counter: Counter = Counter::default();
+        counter.inc_by(value);
+        self.0.register(name, help, counter);
+    }
+
     fn counters(
         &mut self,
         name: &str,
@@ -86,6 +93,15 @@ impl Metrics {
         values: impl IntoIterator<Item = (Labels, u64)>,
     ) {
         let family = Family::<Labels, Counter>::default();
+        for (labels, value) in values {
+            family.get_or_create(&labels).inc_by(value);
+        }
+        self.0.register(name, help, family);
+    }
+
+    /// Counted times.
+    fn seconds(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, f64)>) {
+        let family = Family::<Labels, Counter<f64, AtomicU64>>::default();
         for (labels, value) in values {
             family.get_or_create(&labels).inc_by(value);
         }

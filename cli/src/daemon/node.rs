@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::advertise::advertise;
-use super::balancer::Balancer;
+use super::balancer::{Balancer, Launch};
 use super::settings::{Settings, generic_resources};
 use super::store::{Layout, NodeRecord, StoredRuntime};
 use super::view::{Active, Phase};
@@ -241,7 +241,12 @@ impl Node {
         } = parts;
         let start = || {
             let stored = &record.settings;
-            Balancer::start(layout.clone(), stored.ingress.clone(), stored.http.port())
+            let launch = Launch {
+                layout: layout.clone(),
+                ingress: stored.ingress.clone(),
+                settings: stored.balancer.clone(),
+            };
+            Balancer::start(launch, stored.http.port())
         };
         let balancer = balancer.unwrap_or_else(start);
         let mut managers = record.managers.clone();

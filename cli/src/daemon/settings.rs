@@ -1,6 +1,8 @@
 //! Settings of a daemon: what its flags say, then what it was last started with, then the
 //! defaults.
 
+mod balancer;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -80,6 +82,8 @@ impl Settings {
             flags.node_generic_resource.clone()
         };
         generic_resources(&generic).context("invalid --node-generic-resource")?;
+        let of_balancer = last.map(|last| last.balancer.clone()).unwrap_or_default();
+        let balancer = balancer::settings(&flags.balancer, of_balancer)?;
         let election = flags
             .raft_election
             .map(|(low, high)| (milliseconds(low), milliseconds(high)));
@@ -127,6 +131,7 @@ impl Settings {
                     .unwrap_or_else(|| {
                         (milliseconds(RAFT_ELECTION.0), milliseconds(RAFT_ELECTION.1))
                     }),
+                balancer,
             },
         })
     }

@@ -295,6 +295,9 @@ pub(crate) struct StoredSettings {
     pub(crate) generic_resources: Vec<String>,
     pub(crate) raft_heartbeat_ms: u64,
     pub(crate) raft_election_ms: (u64, u64),
+    /// Absent in files of versions that did not know it.
+    #[serde(default)]
+    pub(crate) balancer: swarmlet_lb::Settings,
 }
 
 #[cfg(test)]
@@ -322,6 +325,7 @@ mod tests {
                 generic_resources: Vec::new(),
                 raft_heartbeat_ms: 150,
                 raft_election_ms: (400, 800),
+                balancer: swarmlet_lb::Settings::default(),
             },
         }
     }

@@ -222,6 +222,13 @@ impl Cluster {
         self.start_daemon_of(env!("CARGO_BIN_EXE_swarmlet").as_ref(), node)
     }
 
+    /// The same, with more in its environment.
+    pub(crate) fn start_daemon_with(&self, node: usize, environment: &[(&str, &str)]) -> Daemon {
+        let mut command = self.command(node, &["daemon"]);
+        command.envs(environment.iter().copied());
+        Daemon(command.stderr(Stdio::null()).spawn().unwrap())
+    }
+
     /// The same, of another file of the program.
     pub(crate) fn start_daemon_of(&self, program: &Path, node: usize) -> Daemon {
         Daemon(

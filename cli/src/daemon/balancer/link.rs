@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
-use swarmlet_lb::Event;
 use swarmlet_lb::control::{Client, ClientError, Events};
 use swarmlet_lb::status::{Status, Summary};
 use swarmlet_lb::table::Table;
+use swarmlet_lb::{Event, Settings};
 
 use super::process;
 use crate::daemon::store::Layout;
@@ -21,6 +21,16 @@ const START_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Pause between two attempts to reach it.
 const START_POLL: Duration = Duration::from_millis(5);
+
+/// What a process is started with.
+#[derive(Debug, Clone)]
+pub(crate) struct Launch {
+    pub(crate) layout: Layout,
+    /// Addresses on which published ports answer.
+    pub(crate) ingress: Vec<IpAddr>,
+    /// Limits and the access log; one that is adopted gets them, too.
+    pub(crate) settings: Settings,
+}
 
 /// A connection, and a second one for what the balancer tells by itself.
 pub(crate) struct Link {
@@ -47,9 +57,19 @@ impl Link {
         })
     }
 
-    /// Starts a process and connects to it.
-    pub(super) async fn start(layout: &Layout, ingress: &[IpAddr]) -> Result<Self> {
-        let mut child = process::spawn(layout, ingress)?;
+    /// Starts a process, connects to it and puts its settings in force.
+    pub(super) async fn start(launch: &Launch) -> Result<Self> {
+        let mut link = Self::spawn(launch).await?;
+        if let Err(error) = link.configure(&launch.settings).await {
+            link.kill();
+            return Err(error).context("the balancer does not take its settings");
+        }
+        Ok(link)
+    }
+
+    async fn spawn(launch: &Launch) -> Result<Self> {
+        let layout = &launch.layout;
+        let mut child = process::spawn(layout, &launch.ingress)?;
         let deadline = tokio::time::Instant::now() + START_DEADLINE;
         loop {
             match Self::connect(&layout.lb_socket()).await {
@@ -114,6 +134,11 @@ impl Link {
 
     pub(super) async fn set_table(&mut self, table: &Arc<Table>) -> Result<(), ClientError> {
         self.client.set_table(table).await.map(|_| ())
+    }
+
+    /// Puts settings in force for what happens from now on.
+    pub(super) async fn configure(&mut self, settings: &Settings) -> Result<(), ClientError> {
+        self.client.configure(settings).await
     }
 
     pub(super) async fn status(&mut self) -> Result<Status, ClientError> {

@@ -47,6 +47,32 @@ impl Metrics {
             "Version of the table in force",
             signed(current.table_version),
         );
+        self.gauge(
+            "lb_max_connections",
+            "Connections that there may be at once",
+            signed(current.settings.max_connections),
+        );
+        self.gauge(
+            "lb_buffered_bytes",
+            "Bytes that one side has sent and the other did not take yet",
+            signed(current.buffered),
+        );
+        self.gauge(
+            "lb_max_buffered_bytes",
+            "Bytes past which the connections that hold the most are reset",
+            signed(current.settings.max_buffered),
+        );
+        let log = current.settings.access_log.as_ref();
+        self.gauge(
+            "lb_access_log_failing",
+            "Whether there is an access log that cannot be written",
+            log.is_some_and(|log| log.error.is_some()),
+        );
+        self.counter(
+            "lb_access_log_dropped",
+            "Connections that the access log lacks",
+            current.access_log_dropped,
+        );
         self.ports(&current.listeners);
         self.endpoints(&current.listeners);
     }
@@ -66,6 +92,21 @@ impl Metrics {
             "lb_unserved",
             "Connections reset for want of an endpoint",
             of(&|l| l.unserved),
+        );
+        self.counters(
+            "lb_refused",
+            "Connections reset for what the client did, or since its source had too many",
+            of(&|l| l.refused),
+        );
+        self.counters(
+            "lb_shed",
+            "Connections reset for the memory that they held",
+            of(&|l| l.shed),
+        );
+        self.gauges(
+            "lb_port_panicking",
+            "Whether all endpoints are used, for fewer than half of them answer",
+            of(&|l| u64::from(l.panicking)),
         );
         self.traffic("lb", &of_all(listeners));
         let mut counts = Vec::new();
@@ -118,10 +159,10 @@ impl Metrics {
         let mut sums = Vec::new();
         for (listener, endpoint) in &some {
             let us = endpoint.connect_times.sum_us;
-            sums.push((endpoint_labels(listener, endpoint), us));
+            sums.push((endpoint_labels(listener, endpoint), seconds(us)));
         }
-        self.counters(
-            "lb_endpoint_connect_microseconds",
+        self.seconds(
+            "lb_endpoint_connect_seconds",
             "Time that the connects to the endpoint took together",
             sums,
         );
@@ -143,10 +184,12 @@ impl Metrics {
             ("connect_failures", "Connects that failed", |t| {
                 t.connect_failures
             }),
-            ("bytes_to_endpoint", "Bytes from clients", |t| {
+            ("received_bytes", "Bytes from clients to endpoints", |t| {
                 t.bytes_to_endpoint
             }),
-            ("bytes_to_client", "Bytes to clients", |t| t.bytes_to_client),
+            ("sent_bytes", "Bytes from endpoints to clients", |t| {
+                t.bytes_to_client
+            }),
         ];
         for (name, help, value) in counters {
             self.counters(&format!("{prefix}_{name}"), help, of(value));
@@ -219,6 +262,8 @@ mod tests {
     use prometheus_client::encoding::text::encode;
     use prometheus_client::registry::Registry;
 
+    use swarmlet_lb::settings::InForce;
+
     use super::*;
 
     fn status(endpoints: usize) -> Status {
@@ -234,7 +279,10 @@ mod tests {
                 connections: 5,
                 ..Traffic::default()
             },
-            connect_times: ConnectTimes::default(),
+            connect_times: ConnectTimes {
+                counts: Vec::new(),
+                sum_us: 2_500,
+            },
         };
         let mut counts = vec![0; ConnectTimes::BOUNDS_US.len() + 1];
         counts[1] = 3;
@@ -246,8 +294,12 @@ mod tests {
             pid: 1,
             started_at_ms: 0,
             shutting_down: false,
-            buffered: 0,
-            access_log_dropped: 0,
+            buffered: 9,
+            access_log_dropped: 3,
+            settings: InForce {
+                max_connections: 100,
+                ..InForce::default()
+            },
             listeners: vec![ListenerStatus {
                 port: 80,
                 service: "ng".to_owned(),
@@ -255,8 +307,9 @@ mod tests {
                 error: None,
                 accepted: 5,
                 unserved: 0,
-                refused: 0,
-                shed: 0,
+                refused: 4,
+                shed: 1,
+                panicking: true,
                 traffic: Traffic::default(),
                 connect_times: ConnectTimes {
                     counts,
@@ -320,7 +373,56 @@ mod tests {
             &page,
             &format!("swarmlet_lb_endpoint_condition{{{task},condition=\"ejected\"}} 1"),
         );
+        check(&page, &format!("swarmlet_lb_refused_total{{{port}}} 4"));
+        check(&page, &format!("swarmlet_lb_shed_total{{{port}}} 1"));
+        check(
+            &page,
+            &format!("swarmlet_lb_endpoint_connect_seconds_total{{{task}}} 0.0025"),
+        );
+        check(&page, &format!("swarmlet_lb_port_panicking{{{port}}} 1"));
+        check(&page, "swarmlet_lb_access_log_dropped_total 3");
+        check(&page, "swarmlet_lb_access_log_failing 0");
+        check(&page, "swarmlet_lb_buffered_bytes 9");
+        check(&page, "swarmlet_lb_max_connections 100");
         check(&page, "swarmlet_lb_endpoints_left_out 0");
+    }
+
+    /// As promtool's lints have it: each family with help and type, base units, `_total` on
+    /// counters and on nothing else.
+    #[test]
+    fn names_follow_the_conventions() {
+        let page = page(&[status(2)]);
+        let (mut helps, mut kind) = (Vec::new(), ("", ""));
+        for line in page.lines() {
+            let words: Vec<&str> = line.splitn(4, ' ').collect();
+            match words[..] {
+                ["#", "HELP", name, help] => {
+                    assert!(help.len() > 10, "{line}");
+                    helps.push(name);
+                }
+                ["#", "TYPE", name, found] => kind = (name, found),
+                ["#", "EOF"] => {}
+                _ => {
+                    let name = line.split(['{', ' ']).next().unwrap();
+                    let (family, found) = kind;
+                    assert!(helps.contains(&family), "{line}");
+                    let suffix = name.strip_prefix(family).unwrap();
+                    let expected: &[&str] = match found {
+                        "counter" => &["_total"],
+                        "histogram" => &["_bucket", "_sum", "_count"],
+                        _ => &[""],
+                    };
+                    assert!(expected.contains(&suffix), "{line}");
+                    assert!(!family.ends_with("_total"), "{line}");
+                    for other in ["micro", "milli", "_ms", "_us", "kilo", "mega"] {
+                        assert!(!family.contains(other), "{line}");
+                    }
+                    let of_bytes = ["bytes", "buffered"].iter().any(|one| family.contains(one));
+                    assert_eq!(of_bytes, family.ends_with("_bytes"), "{line}");
+                }
+            }
+        }
+        assert!(helps.len() > 20, "{helps:?}");
     }
 
     #[test]
