@@ -7,7 +7,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 BINARY := $(TARGET_DIR)/$(TRIPLE)/debug/swarmlet
 
 .PHONY: help build deb cargo-deb demo check test test-fast test-hosts faults-doc static deny \
-	bench bench-core bench-lb bench-cluster bench-binaries
+	bench bench-core bench-lb bench-node bench-cluster bench-binaries
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -61,13 +61,16 @@ faults-doc: ## Writes docs/faults.md from what the last test-hosts measured.
 # Benchmarks write their results to docs/bench. ROUNDS=N chooses how often each thing is measured.
 BENCH = $(TARGET_DIR)/$(TRIPLE)/release
 
-bench: bench-core bench-lb bench-cluster ## Every benchmark (as root).
+bench: bench-core bench-lb bench-node bench-cluster ## Every benchmark (as root).
 
 bench-core: ## Decisions over large clusters, and how their time grows.
 	SWARMLET_BENCH_OUT=$(CURDIR)/docs/bench $(CARGO) bench --locked -p swarmlet-core --bench passes --bench placement
 
 bench-lb: bench-binaries ## The balancer beside HAProxy, nginx and nft (as root; 20 minutes).
 	$(BENCH)/bench-lb $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+bench-node: bench-binaries ## A node's balancer: 1,000 ports published, 20 balancers that follow each other (as root; 5 minutes).
+	$(BENCH)/bench-node $(ARGS)
 
 bench-cluster: bench-binaries ## A cluster beside Docker Swarm on the same engines (as root; 15 minutes).
 	$(BENCH)/bench-cluster $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
