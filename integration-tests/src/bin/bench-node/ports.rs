@@ -70,7 +70,13 @@ pub(crate) fn singly(node: &Node, ports: u16) -> Result<Singly> {
             eprintln!("{} of {ports} ports published", number + 1);
         }
     }
-    let tables = node.tables()?;
+    // The port accepts before its table is wholly in force and in the log.
+    let last = before + u64::from(ports);
+    let tables = wait_until(LIMIT, "the last table in the log", || {
+        let tables = node.tables()?;
+        let is_there = tables.iter().any(|table| table.ports == last);
+        Ok(is_there.then_some(tables))
+    })?;
     let from_table = (1..).zip(&accepted).map(|(number, first)| {
         let table = tables.iter().find(|table| table.ports == before + number);
         let table = table.with_context(|| format!("no table of {number} ports in the log"))?;
