@@ -7,12 +7,12 @@ use std::{
 };
 
 use anyhow::Result;
-use swarmlet_integration_tests::wait_until;
+use swarmlet_integration_tests::{measured::at_most, wait_until};
 
 use crate::{
     cluster::{Cluster, LATER},
     containers::{RESTARTED, kill_one},
-    probe::{health, load, no_errors, watch, within},
+    probe::{health, load, no_errors, nothing_restarted, watch, within},
 };
 
 /// What a load balancer in front goes by.
@@ -52,7 +52,12 @@ pub(crate) fn all_from(report: &swarmlet_integration_tests::LoadReport, service:
         .keys()
         .filter(|name| !name.starts_with(&prefix))
         .collect();
-    assert!(foreign.is_empty(), "answers of {service} from {foreign:?}");
+    eprintln!("answers of {service} from others: {foreign:?}");
+    at_most(
+        "tasks of another service that answered",
+        foreign.len() as u64,
+        0,
+    );
 }
 
 #[test]
@@ -135,15 +140,12 @@ fn without_any_manager_containers_come_back_and_a_rebooted_host_serves() {
     })
     .unwrap();
     thread::sleep(Duration::from_secs(5));
-    assert_eq!(
-        cluster.started().unwrap(),
-        before,
-        "a container was restarted"
-    );
-    assert_eq!(
-        tasks(&cluster).unwrap(),
-        known,
-        "a task was lost, or made twice"
+    nothing_restarted(&cluster, &before);
+    let now = tasks(&cluster).unwrap();
+    at_most(
+        "tasks lost, or made twice",
+        now.symmetric_difference(&known).count() as u64,
+        0,
     );
     for host in cluster.hosts.iter() {
         let report = cluster.ask(host, 80, 60).unwrap();

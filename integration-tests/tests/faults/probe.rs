@@ -1,6 +1,7 @@
 //! Looks at the cluster from the side, often enough to measure milliseconds.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     sync::mpsc,
@@ -149,4 +150,15 @@ pub(crate) fn no_errors(what: &str, report: &LoadReport, in_flight: u64) {
         report.failed(),
         in_flight,
     );
+}
+
+/// The containers are those of before, and none of them was started since.
+#[track_caller]
+pub(crate) fn nothing_restarted(cluster: &Cluster, before: &BTreeMap<String, String>) {
+    let now = cluster.started().unwrap();
+    let gone = before.iter().filter(|(id, at)| now.get(*id) != Some(*at));
+    let new = now.keys().filter(|id| !before.contains_key(*id));
+    let changed: Vec<&String> = gone.map(|(id, _)| id).chain(new).collect();
+    eprintln!("containers that are not as before: {changed:?}");
+    at_most("containers restarted or replaced", changed.len() as u64, 0);
 }

@@ -8,17 +8,21 @@ use std::{
 
 use swarmlet_integration_tests::{
     Signal,
-    measured::{noted, within},
+    measured::{at_most, noted, within},
     wait_until,
 };
 
 use crate::{
     cluster::{Cluster, LATER},
-    history::{History, replicas_agree},
+    history::{History, all_ready, replicas_agree},
+    probe::{load, no_errors, nothing_restarted},
 };
 
 /// Writes that are begun at once.
 const WRITES: usize = 200;
+
+/// Writes that a killed follower misses.
+const MISSED: usize = 60;
 
 /// All managers die once so many have been acknowledged.
 const UNTIL: usize = 60;
@@ -78,4 +82,41 @@ fn all_managers_killed_during_200_writes_lose_no_acknowledged_one() {
     );
     history.check(hosts[1]).unwrap();
     replicas_agree(&cluster).unwrap();
+}
+
+#[test]
+fn a_follower_that_was_killed_is_not_missed_and_catches_up() {
+    let cluster = Cluster::start(3).unwrap();
+    cluster
+        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
+        .unwrap();
+    cluster.all_answer(80).unwrap();
+    let before = cluster.started().unwrap();
+    let term = replicas_agree(&cluster).unwrap();
+    let running = load(&cluster, 80, 2).unwrap();
+    let leader = cluster.leader(&cluster.hosts[0]).unwrap();
+    let [leads, killed, other] = [0, 1, 2].map(|step| &cluster.hosts[(leader + step) % 3]);
+    cluster.kill_daemon(killed).unwrap();
+    let history = History::new("w");
+    for number in 0..MISSED {
+        let host = [leads, other][number % 2];
+        history.write(host).unwrap().success().unwrap();
+    }
+    cluster.start_daemon(killed).unwrap();
+    let started = Instant::now();
+    wait_until(LATER, "a copy of the state that answers", || {
+        killed.swarmlet(&["info"])?.success().map(Some)
+    })
+    .unwrap();
+    let now = replicas_agree(&cluster).unwrap();
+    within(
+        "a killed follower has everything that was written without it",
+        started.elapsed(),
+        Duration::from_secs(10),
+    );
+    at_most("growth of the term", now - term, 0);
+    history.check(killed).unwrap();
+    all_ready(&cluster).unwrap();
+    no_errors("a follower killed", &running.stop().unwrap(), 0);
+    nothing_restarted(&cluster, &before);
 }
