@@ -6,13 +6,12 @@
 mod large;
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, SamplingMode};
+use large::report::{Machine, ProcessorTime, publish};
 use large::{SEED, World};
 use swarmlet_core::command::Command;
 use swarmlet_core::endpoints;
@@ -116,29 +115,29 @@ impl Size {
     }
 }
 
-fn main() -> io::Result<()> {
+fn main() -> anyhow::Result<()> {
+    let machine = Machine::look()?;
     let output = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("passes");
     let mut criterion = Criterion::default()
         .output_directory(&output)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3))
         .sample_size(20)
+        .with_measurement(ProcessorTime)
         .configure_from_args();
     for size in SIZES {
         passes(&mut criterion, size);
     }
     criterion.final_summary();
-    let table = table(&output);
-    io::stdout().lock().write_all(table.as_bytes())?;
-    if let Some(directory) = env::var_os("SWARMLET_BENCH_OUT") {
-        fs::create_dir_all(&directory)?;
-        let text = format!("{HEAD}{table}");
-        fs::write(Path::new(&directory).join("passes.md"), text)?;
-    }
-    Ok(())
+    publish(
+        ("passes.md", "Decisions over large clusters"),
+        &machine,
+        EXPLANATION,
+        &table(&output),
+    )
 }
 
-fn passes(criterion: &mut Criterion, size: Size) {
+fn passes(criterion: &mut Criterion<ProcessorTime>, size: Size) {
     let (empty, pending, running) = (size.empty(), size.pending(), size.running());
     let wounded = size.wounded();
     let placements = pending.schedule();
@@ -265,11 +264,9 @@ fn median_ns(output: &Path, pass: &str, size: &str) -> Option<f64> {
     estimate[..end].trim().parse().ok()
 }
 
-const HEAD: &str = "\
-# Decisions over large clusters
-
-Written by `make bench-core`: the median time of one pass of each decider, measured by criterion on one thread.
-Growth is the factor for ten times the nodes and tasks; 10 is proportional. The services have 100 replicas each,
-or there is only one with all of them.
-
-";
+const EXPLANATION: &str = "\
+Each figure is the median processor time of one pass, measured by criterion on one thread. Growth is the factor for
+ten times the nodes and tasks: 10 is proportional, and what no longer fits the processor's caches costs more. The
+services have 100 replicas each, or there is only one with all of them. A scheduler pass looks at every node once
+for each service that has tasks to place, so ten times the services on ten times the nodes are a hundred times the
+looks. The dry run plans an update of one service that replaces all of its tasks.";

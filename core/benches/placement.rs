@@ -6,50 +6,41 @@
 mod large;
 
 use std::collections::BTreeMap;
-use std::env;
-use std::fs;
-use std::io::{self, Write as _};
-use std::path::Path;
-use std::time::Instant;
+use std::{fs, io};
 
 use large::World;
+use large::report::{Machine, ProcessorTime, publish};
 
 const NODES: u16 = 1000;
 const SERVICES: u16 = 100;
 const REPLICAS: u32 = 1000;
 
-fn main() -> io::Result<()> {
-    let mut lines = vec![
-        format!(
-            "{} tasks of {SERVICES} services on {NODES} nodes:",
-            u32::from(SERVICES) * REPLICAS
-        ),
-        String::new(),
-    ];
+fn main() -> anyhow::Result<()> {
+    let machine = Machine::look()?;
     let mut world = World::new(NODES);
     world.create(SERVICES, REPLICAS);
-    lines.push("| step | time |".into());
-    lines.push("|---|---|".into());
-    let begun = Instant::now();
+    let mut lines = vec![
+        "| step | processor time |".to_owned(),
+        "|---|---|".to_owned(),
+    ];
+    let begun = ProcessorTime::now();
     let mut step = |name: &str, work: &mut dyn FnMut()| {
-        let begun = Instant::now();
+        let begun = ProcessorTime::now();
         work();
-        lines.push(format!(
-            "| {name} | {:.0} ms |",
-            begun.elapsed().as_secs_f64() * 1e3
-        ));
+        let spent = (ProcessorTime::now() - begun).as_millis();
+        lines.push(format!("| {name} | {spent} ms |"));
     };
     let mut commands = Vec::new();
     step("the orchestrator makes the tasks", &mut || {
-        commands = world.orchestrate()
+        commands = world.orchestrate();
     });
     step("apply", &mut || world.apply(std::mem::take(&mut commands)));
     step("the scheduler places them", &mut || {
-        commands = world.schedule()
+        commands = world.schedule();
     });
     step("apply", &mut || world.apply(std::mem::take(&mut commands)));
-    let all = begun.elapsed().as_secs_f64() * 1e3;
-    lines.push(format!("| all | {all:.0} ms |"));
+    let all = (ProcessorTime::now() - begun).as_millis();
+    lines.push(format!("| all | {all} ms |"));
     check(&world);
     lines.push(String::new());
     lines.push(format!(
@@ -58,14 +49,16 @@ fn main() -> io::Result<()> {
         memory("VmRSS:")?,
         memory("VmHWM:")?
     ));
-    let text = lines.join("\n") + "\n";
-    io::stdout().lock().write_all(text.as_bytes())?;
-    if let Some(directory) = env::var_os("SWARMLET_BENCH_OUT") {
-        fs::create_dir_all(&directory)?;
-        let text = format!("# Placement of many tasks\n\nWritten by `make bench-core`.\n\n{text}");
-        fs::write(Path::new(&directory).join("placement.md"), text)?;
-    }
-    Ok(())
+    let explanation = format!(
+        "{} tasks of {SERVICES} services on {NODES} nodes, all at once and on one thread:",
+        u32::from(SERVICES) * REPLICAS
+    );
+    publish(
+        ("placement.md", "Placement of many tasks"),
+        &machine,
+        &explanation,
+        &(lines.join("\n") + "\n"),
+    )
 }
 
 /// Every task has a node, and every node as many as any other.

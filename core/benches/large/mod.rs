@@ -2,6 +2,7 @@
 
 #[path = "../../tests/simulated/objects.rs"]
 mod objects;
+pub(crate) mod report;
 
 use swarmlet_core::apply::apply;
 use swarmlet_core::command::{Command, Proposal};

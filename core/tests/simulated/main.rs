@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod agent;
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod objects;
 #[cfg(test)]
 mod options;

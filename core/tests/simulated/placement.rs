@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use proptest::test_runner::Config;
 use swarmlet_core::command::Command;
 use swarmlet_core::model::{
     Node, NodeId, Preference, ServiceSpec, Strategy as Order, Task, TaskState,
 };
 
+use crate::cases;
 use crate::objects::node;
 use crate::options;
 use crate::simulation::Simulation;
@@ -151,7 +151,7 @@ fn check_limits(simulation: &Simulation) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 128, ..Config::default() })]
+    #![proptest_config(cases::config(128))]
 
     /// Whatever is created and scaled, no resource is given out twice and no limit exceeded;
     /// and who waits could not have been placed.
@@ -275,7 +275,7 @@ fn is_even(counts: &[usize]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 48, ..Config::default() })]
+    #![proptest_config(cases::config(48))]
 
     /// However tasks came to be where they are, a rebalance ends, moves no more than it may,
     /// never has fewer tasks running than there should be, and leaves nothing to move.

@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use proptest::test_runner::Config;
 use swarmlet_core::command::Command;
 use swarmlet_core::model::{
     Availability, FailureAction, FailureRatio, NodeId, PortMode, PortSpec, Protocol,
@@ -14,6 +13,7 @@ use swarmlet_core::model::{
 };
 
 use crate::agent::Behaviour;
+use crate::cases;
 use crate::objects::{self, node};
 use crate::simulation::Simulation;
 
@@ -323,11 +323,7 @@ fn heal(simulation: &mut Simulation) {
 }
 
 proptest! {
-    #![proptest_config(Config {
-        // A few seconds without optimisation.
-        cases: 96,
-        ..Config::default()
-    })]
+    #![proptest_config(cases::config(96))]
 
     #[test]
     fn faults_break_nothing_and_pass(
