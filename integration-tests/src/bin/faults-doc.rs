@@ -15,7 +15,7 @@ use serde_json::Value;
 use swarmlet_integration_tests::measured::{self, Figure};
 
 /// Modules of the tests, in the order of the page, and what they are about.
-const SECTIONS: [(&str, &str); 16] = [
+const SECTIONS: [(&str, &str); 17] = [
     ("leader", "The leader is killed"),
     ("daemon", "Daemons are killed or paused"),
     ("paused", "The leader is paused"),
@@ -30,6 +30,7 @@ const SECTIONS: [(&str, &str); 16] = [
     ("closed_port", "A closed port explains itself"),
     ("one_way", "A port that is closed one way explains itself"),
     ("limits", "Limits"),
+    ("siege", "The balancer is attacked"),
     (UNNAMED, "Installing"),
     ("boot", "A machine that systemd boots"),
 ];

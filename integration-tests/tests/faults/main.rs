@@ -24,4 +24,5 @@ mod one_way;
 mod paused;
 mod probe;
 mod quorum;
+mod siege;
 mod writes;
