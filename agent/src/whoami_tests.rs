@@ -1,5 +1,4 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::*;
@@ -8,7 +7,7 @@ async fn server() -> (SocketAddr, oneshot::Sender<()>, tokio::task::JoinHandle<(
     let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
-    let serving = serve_on(listener, "host1".to_owned(), async {
+    let serving = serve_on(listener, "host1".to_owned(), FINISH_WITHIN, async {
         stopped.await.unwrap();
     });
     (address, stop, tokio::spawn(serving))
@@ -73,7 +72,7 @@ async fn it_can_be_told_to_be_unwell() {
     assert_eq!(status(address, "/health").await, unwell);
     status(address, "/health?set=503&ms=0").await;
     while status(address, "/health").await == unwell {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -84,11 +83,54 @@ async fn a_slow_answer_holds_up_nobody_and_is_finished() {
     let mut idle = TcpStream::connect(address).await.unwrap();
     ask(&mut idle, "/").await;
     let slow = tokio::spawn(async move { ask(&mut slow, "/slow?ms=300").await });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    sleep(Duration::from_millis(50)).await;
     ask(&mut idle, "/").await;
     assert!(!slow.is_finished());
     stop.send(()).unwrap();
     assert!(slow.await.unwrap().starts_with("host1\n"));
     serving.await.unwrap();
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+/// Reads what there is until the server closes.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+#[tokio::test]
+async fn a_kept_connection_is_told_before_it_is_closed() {
+    let (address, stop, serving) = server().await;
+    let mut busy = TcpStream::connect(address).await.unwrap();
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    for stream in [&mut busy, &mut idle] {
+        ask(stream, "/").await;
+    }
+    // Connected, and not yet accepted for all that it knows.
+    let mut late = TcpStream::connect(address).await.unwrap();
+    let begin = Instant::now();
+    stop.send(()).unwrap();
+    while TcpStream::connect(address).await.is_ok() {}
+    for stream in [&mut busy, &mut late] {
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: example\r\n\r\n")
+            .await
+            .unwrap();
+        let text = rest(stream).await;
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+        assert!(text.contains("connection: close\r\n"), "{text}");
+    }
+    assert_eq!(rest(&mut idle).await, "");
+    assert!(begin.elapsed() >= SILENCE, "{:?}", begin.elapsed());
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn without_connections_it_ends_at_once() {
+    let (_, stop, serving) = server().await;
+    let begin = Instant::now();
+    stop.send(()).unwrap();
+    serving.await.unwrap();
+    assert!(begin.elapsed() < SILENCE, "{:?}", begin.elapsed());
 }

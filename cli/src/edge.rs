@@ -74,8 +74,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
             Some(command) => one_thread()?.block_on(commands::lb::run(command, &socket))?,
             None => daemon::balancer::process::run(&args)?,
         },
+        // One of many on a host, and answers cost next to nothing: threads would only wake each other.
         Command::Whoami(args) => {
-            many_threads()?.block_on(swarmlet_agent::whoami::serve(args.port))?
+            one_thread()?.block_on(swarmlet_agent::whoami::serve(args.port, args.finish_within))?
         }
         Command::Demo(args) => return one_thread()?.block_on(demo::run(&args)),
         Command::Install(args) => one_thread()?.block_on(install::install(&args))?,

@@ -29,6 +29,7 @@ mod loopback;
 pub mod measured;
 mod namespace;
 mod process;
+mod request;
 mod run;
 mod wait;
 

@@ -1,12 +1,12 @@
 //! An HTTP client that counts who answered, and every way in which it did not.
 //!
-//! A connection per request, closed loop, one thread per concurrent request:
-//! slower than a benchmark tool, but each failure has its own name, and a
-//! closed connection is told apart from a reset one.
+//! One thread per concurrent request: slower than a benchmark tool, but each
+//! failure has its own name, and a closed connection is told apart from a
+//! reset one.
 
 use std::{
-    io::{self, ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,13 +17,9 @@ use std::{
 
 use crate::{
     LoadReport, Namespace,
-    load_report::{Failure, failure},
+    request::{Kept, request},
 };
 use anyhow::{Context, Result, anyhow, bail};
-
-/// An answer longer than this is not one of whoami's; the client must not
-/// grow with what it is sent.
-const ANSWER_BYTES: u64 = 64 * 1024;
 
 /// What to ask, how often, and how many at once.
 #[derive(Clone, Debug)]
@@ -38,6 +34,12 @@ pub struct Load {
     pub timeout: Duration,
     /// Pause of a thread after each request: zero for as fast as it goes.
     pub pause: Duration,
+    /// Requests a second, all threads together; none for as many as they make. Where answers take
+    /// longer for a while, what is behind is made up for.
+    pub rate: Option<u32>,
+    /// Whether each thread keeps its connection until the server closes it, instead of opening
+    /// one for each request.
+    pub kept: bool,
 }
 
 impl Load {
@@ -50,6 +52,8 @@ impl Load {
             requests: Some(requests),
             timeout: Duration::from_secs(5),
             pause: Duration::ZERO,
+            rate: None,
+            kept: false,
         }
     }
 
@@ -141,7 +145,7 @@ impl Shared {
         let mut report = LoadReport::default();
         thread::scope(|scope| {
             let workers: Vec<_> = (0..self.load.concurrency)
-                .map(|_| scope.spawn(|| self.one_by_one()))
+                .map(|_| scope.spawn(|| self.one_by_one(started)))
                 .collect();
             for worker in workers {
                 match worker.join() {
@@ -156,8 +160,9 @@ impl Shared {
         report
     }
 
-    fn one_by_one(&self) -> LoadReport {
+    fn one_by_one(&self, started: Instant) -> LoadReport {
         let mut report = LoadReport::default();
+        let mut kept = Kept::default();
         while !self.stopped.load(Ordering::Relaxed) {
             // Counted only when there is one left, so that `begun` is exact.
             let number = self
@@ -169,168 +174,101 @@ impl Shared {
                         .then_some(number + 1)
                 });
             let Ok(number) = number else { break };
+            if let Some(due) = self.due(started, number) {
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
             let index = usize::try_from(number).unwrap_or_default() % self.load.targets.len();
-            report.count(request(self.load.targets[index], self.load.timeout));
+            let (target, timeout) = (self.load.targets[index], self.load.timeout);
+            report.count(match self.load.kept {
+                true => kept.request(target, timeout),
+                false => request(target, timeout),
+            });
             if !self.load.pause.is_zero() {
                 thread::sleep(self.load.pause);
             }
         }
+        report.connections = match self.load.kept {
+            true => kept.connections(),
+            false => report.answered() + report.failed(),
+        };
         report
     }
-}
 
-/// One request on a connection of its own; the first line of the answer.
-fn request(target: SocketAddr, timeout: Duration) -> Result<(String, Duration), Failure> {
-    let started = Instant::now();
-    let mut stream = TcpStream::connect_timeout(&target, timeout).map_err(|error| {
-        let kind = match error.kind() {
-            ErrorKind::ConnectionRefused => "connect refused",
-            ErrorKind::TimedOut => "connect timeout",
-            ErrorKind::ConnectionReset => "connect reset",
-            _ => "connect",
-        };
-        failure(kind, format!("{target}: {error}"))
-    })?;
-    let mut answer = Vec::new();
-    let exchanged = exchange(&mut stream, target, timeout, &mut answer);
-    if let Err(error) = exchanged {
-        let kind = match error.kind() {
-            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => "reset",
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => "timeout",
-            _ => "read or write",
-        };
-        return Err(failure(
-            kind,
-            format!(
-                "{target}, after {} bytes of the answer: {error}",
-                answer.len()
-            ),
-        ));
+    /// When a request is to be sent, where there is a rate.
+    fn due(&self, started: Instant, number: u64) -> Option<Instant> {
+        let rate = self.load.rate?;
+        // Past the first 2^53 requests it would be inexact; no load is that long.
+        Some(started + Duration::from_secs_f64(number as f64 / f64::from(rate)))
     }
-    parse(&answer).map(|name| (name, started.elapsed()))
-}
-
-fn exchange(
-    stream: &mut TcpStream,
-    target: SocketAddr,
-    timeout: Duration,
-    answer: &mut Vec<u8>,
-) -> io::Result<()> {
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
-    stream.write_all(
-        format!("GET / HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n").as_bytes(),
-    )?;
-    stream.take(ANSWER_BYTES).read_to_end(answer)?;
-    // The answer is complete; whether the server still listens is its affair.
-    let _ = stream.shutdown(Shutdown::Both);
-    Ok(())
-}
-
-/// The first line of a complete answer's body.
-fn parse(answer: &[u8]) -> Result<String, Failure> {
-    let text = String::from_utf8_lossy(answer);
-    if text.is_empty() {
-        return Err(failure(
-            "closed without answer",
-            "the connection was closed before any byte came",
-        ));
-    }
-    let Some((head, body)) = text.split_once("\r\n\r\n") else {
-        return Err(failure("short head", format!("{text:?}")));
-    };
-    let mut lines = head.lines();
-    let status = lines
-        .next()
-        .and_then(|line| line.split(' ').nth(1))
-        .unwrap_or_default();
-    if status != "200" {
-        return Err(failure(format!("status {status}"), head));
-    }
-    let length = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, value)| value.trim().parse::<usize>().ok());
-    let Some(length) = length else {
-        // Without it a cut answer could not be told from a complete one.
-        return Err(failure("no content-length", head));
-    };
-    if body.len() != length {
-        return Err(failure(
-            "short body",
-            format!("{} of {length} bytes: {body:?}", body.len()),
-        ));
-    }
-    Ok(body.lines().next().unwrap_or_default().trim().to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use std::{
+        io::{Read, Write},
+        net::{SocketAddr, TcpListener},
+    };
 
-    /// A server that answers one connection with `answer`, and the kind of
-    /// failure, or the name, that a client makes of it.
-    fn check(answer: &'static str, expected: Result<&str, &str>) {
+    /// A server that answers so many requests on each connection and says so in the last answer.
+    fn server(answers: usize) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let target = listener.local_addr().unwrap();
-        let server = thread::spawn(move || {
-            let (mut client, _) = listener.accept().unwrap();
-            let length = client.read(&mut [0; 1024]).unwrap();
-            assert!(length > 0);
-            client.write_all(answer.as_bytes()).unwrap();
+        thread::spawn(move || {
+            while let Ok((mut client, _)) = listener.accept() {
+                thread::spawn(move || {
+                    for number in 1..=answers {
+                        let mut bytes = [0; 1024];
+                        if client.read(&mut bytes).unwrap_or_default() == 0 {
+                            return;
+                        }
+                        let last = if number == answers {
+                            "Connection: close\r\n"
+                        } else {
+                            ""
+                        };
+                        let answer = format!("HTTP/1.1 200 OK\r\n{last}Content-Length: 1\r\n\r\na");
+                        client.write_all(answer.as_bytes()).unwrap();
+                    }
+                });
+            }
         });
-        let outcome = request(target, Duration::from_secs(2));
-        server.join().unwrap();
-        let outcome = outcome
-            .map(|(name, _)| name)
-            .map_err(|failure| failure.kind);
-        assert_eq!(
-            outcome.as_deref().map_err(String::as_str),
-            expected,
-            "{answer:?}"
+        target
+    }
+
+    fn run(load: Load) -> LoadReport {
+        let shared = Shared {
+            load,
+            stopped: AtomicBool::new(false),
+            next: AtomicU64::new(0),
+        };
+        shared.work()
+    }
+
+    #[test]
+    fn a_rate_is_kept() {
+        let load = Load {
+            concurrency: 4,
+            rate: Some(200),
+            ..Load::new(server(1), 101)
+        };
+        let report = run(load);
+        assert_eq!((report.answered(), report.connections), (101, 101));
+        assert!(
+            report.took >= Duration::from_millis(500),
+            "{:?}",
+            report.took
         );
     }
 
     #[test]
-    fn answers_and_failures_are_told_apart() {
-        check(
-            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc\nd",
-            Ok("abc"),
-        );
-        check(
-            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc\nd",
-            Err("short body"),
-        );
-        check("HTTP/1.1 200 OK\r\n\r\nabc", Err("no content-length"));
-        check(
-            "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n",
-            Err("status 503"),
-        );
-        check("HTTP/1.1 200", Err("short head"));
-        check("", Err("closed without answer"));
-    }
-
-    #[test]
-    fn a_reset_and_a_refusal_are_no_clean_end() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let target = listener.local_addr().unwrap();
-        let server = thread::spawn(move || {
-            // Closed with the request unread, which makes the kernel send RST.
-            let (client, _) = listener.accept().unwrap();
-            crate::wait_until(Duration::from_secs(5), "request", || {
-                Ok((client.peek(&mut [0; 1])? > 0).then_some(()))
-            })
-            .unwrap();
-        });
-        assert_eq!(
-            request(target, Duration::from_secs(2)).unwrap_err().kind,
-            "reset"
-        );
-        server.join().unwrap();
-        assert_eq!(
-            request(target, Duration::from_secs(2)).unwrap_err().kind,
-            "connect refused"
-        );
+    fn kept_connections_are_used_until_the_server_closes_them() {
+        let load = Load {
+            kept: true,
+            ..Load::new(server(10), 30)
+        };
+        let report = run(load);
+        assert_eq!(report.failed(), 0, "{}", report.to_json());
+        assert_eq!((report.answered(), report.connections), (30, 3));
     }
 }

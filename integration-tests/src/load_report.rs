@@ -12,6 +12,8 @@ const KEPT_MESSAGES: usize = 5;
 pub struct LoadReport {
     /// Complete answers with status 200, by the first line of their body.
     pub answers: BTreeMap<String, u64>,
+    /// Connections that were opened, or tried to.
+    pub connections: u64,
     /// Failed requests by kind: `connect refused`, `connect timeout`, `reset`,
     /// `timeout`, `short body`, `status 503` …
     pub errors: BTreeMap<String, u64>,
@@ -34,6 +36,13 @@ impl LoadReport {
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.errors.values().sum()
+    }
+
+    /// Answered requests a second.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss)]
+    pub fn rate(&self) -> f64 {
+        self.answered() as f64 / self.took.as_secs_f64()
     }
 
     /// Difference between who answered most and who answered least often.
@@ -68,6 +77,7 @@ impl LoadReport {
             "answered": self.answered(),
             "failed": self.failed(),
             "answers": self.answers,
+            "connections": self.connections,
             "errors": self.errors,
             "messages": self.messages,
             "seconds": self.took.as_secs_f64(),
@@ -102,6 +112,7 @@ impl LoadReport {
         for (kind, count) in other.errors {
             *self.errors.entry(kind).or_default() += count;
         }
+        self.connections += other.connections;
         self.latencies.extend(other.latencies);
         self.messages.extend(other.messages);
         self.messages.truncate(KEPT_MESSAGES);

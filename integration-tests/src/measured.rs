@@ -100,6 +100,22 @@ pub fn aimed(what: &str, value: f64, aim: f64) {
     });
 }
 
+/// A number that must not be less than `bound`; panics where it is.
+#[track_caller]
+pub fn at_least(what: &str, count: u64, bound: u64) {
+    let missed = count < bound;
+    eprintln!("{what}: {count} (bound {bound})");
+    keep(Figure {
+        what: without_round(what).to_owned(),
+        bound: format!("{bound} or more"),
+        worst: count.to_string(),
+        times: 1,
+        missed,
+        rank: -(count as f64),
+    });
+    assert!(!missed, "{what}: {count}, less than {bound}");
+}
+
 /// Something that has no bound of its own but that a reader wants to know.
 pub fn noted(what: &str, value: &str) {
     eprintln!("{what}: {value}");

@@ -17,7 +17,7 @@ fn main() -> ExitCode {
                 .worker_threads(1)
                 .enable_all()
                 .build()
-                .and_then(|runtime| runtime.block_on(whoami::serve(None)));
+                .and_then(|runtime| runtime.block_on(whoami::serve(None, whoami::FINISH_WITHIN)));
             match served {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {

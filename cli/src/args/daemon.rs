@@ -296,6 +296,9 @@ pub(crate) struct WhoamiArgs {
     /// Port to answer on [default: PORT of the environment, or 80]
     #[arg(long)]
     pub(crate) port: Option<u16>,
+    /// Time that requests have to end after SIGTERM
+    #[arg(long, value_name = "DURATION", value_parser = values::duration, default_value = "9s")]
+    pub(crate) finish_within: Duration,
 }
 
 /// `swarmlet shim`: its arguments are between it and the agent.

@@ -2,17 +2,17 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
-use swarmlet_integration_tests::{
-    Host, Load, Signal, measured::within, sibling_binary, wait_until,
-};
+use swarmlet_integration_tests::{Load, Signal, measured::within, wait_until};
 
-use crate::cluster::{Cluster, LATER, SOON, TaskLine, at, check_even};
+use crate::{
+    checked::make_checked_image,
+    cluster::{Cluster, LATER, SOON, TaskLine, at, check_even},
+};
 
 #[test]
 fn a_killed_container_costs_no_more_than_what_it_was_doing() {
@@ -138,26 +138,6 @@ fn a_container_that_ends_at_once_is_restarted_with_growing_pauses() {
     .unwrap();
 }
 
-/// Makes the image `checked`: whoami with a shell for its health check, which
-/// says whether the file that it is asked about is there.
-fn make_checked_image(host: &Host) -> Result<()> {
-    let shell = sibling_binary("file-check")?;
-    let directory = host.namespace().directory().join("bin");
-    fs::create_dir_all(&directory)?;
-    fs::copy(shell, directory.join("sh"))?;
-    fs::set_permissions(directory.join("sh"), fs::Permissions::from_mode(0o755))?;
-    let source = directory.display().to_string();
-    for words in [
-        &["create", "--name", "pattern", "whoami"][..],
-        &["cp", &source, "pattern:/bin"],
-        &["commit", "pattern", "checked"],
-        &["rm", "pattern"],
-    ] {
-        host.docker(words)?.success()?;
-    }
-    Ok(())
-}
-
 /// A service of three whose containers are well while their slot has a file.
 struct Patients {
     cluster: Cluster,
@@ -168,7 +148,7 @@ impl Patients {
     fn admit() -> Result<Self> {
         let cluster = Cluster::start(1)?;
         for host in cluster.hosts.iter() {
-            make_checked_image(host)?;
+            make_checked_image(host, "checked", None)?;
         }
         // A directory per slot, which all hosts see.
         let directory = cluster.hosts.directory().join("healthy");
@@ -209,6 +189,7 @@ impl Patients {
     }
 }
 
+/// Behaviour checks 18 and 19 of Docker Swarm.
 #[test]
 fn a_container_gets_clients_only_while_it_is_healthy() {
     let patients = Patients::admit().unwrap();

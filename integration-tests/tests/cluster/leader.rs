@@ -57,7 +57,12 @@ fn kill_leader(cluster: &Cluster, round: usize) -> Result<(usize, Duration)> {
             .success()
             .map(Some)
     })?;
-    Ok((leader, killed.elapsed()))
+    let took = killed.elapsed();
+    let mut nodes = cluster.nodes(asked)?;
+    nodes.remove(cluster.hosts[leader].name());
+    let ready = nodes.values().all(|node| node["Status"] == "Ready");
+    ensure!(ready, "another node went down: {nodes:?}");
+    Ok((leader, took))
 }
 
 /// Brings the killed daemon back, as a service manager does.
@@ -84,6 +89,7 @@ fn bring_back(cluster: &Cluster, number: usize) -> Result<()> {
     )
 }
 
+/// Behaviour check 6 of Docker Swarm.
 #[test]
 fn the_leader_is_killed_and_only_managers_notice() {
     let cluster = Cluster::start(3).unwrap();

@@ -4,6 +4,7 @@
 //! them share three hosts, one test at a time, and each starts on fresh ones:
 //! see [`cluster::Cluster`].
 
+mod checked;
 mod cluster;
 mod containers;
 mod joining;

@@ -114,6 +114,7 @@ fn a_port_that_one_host_cannot_serve_hurts_nothing_else() {
     .unwrap();
 }
 
+/// Behaviour check 4 of Docker Swarm.
 #[test]
 fn a_node_is_drained_and_no_client_notices() {
     let cluster = Cluster::start(1).unwrap();

@@ -22,6 +22,7 @@ const ROUNDS: usize = 10;
 /// After which a host that is back is as it should be.
 const RECOVERY: Duration = Duration::from_secs(30);
 
+/// Behaviour checks 2 and 3 of Docker Swarm.
 #[test]
 fn tasks_of_a_lost_host_run_elsewhere_within_10_s() {
     let cluster = Cluster::start(1).unwrap();
@@ -71,6 +72,8 @@ fn tasks_of_a_lost_host_run_elsewhere_within_10_s() {
             lost.name()
         );
         times.push(slowest);
+        let nodes = cluster.nodes(&cluster.hosts[0]).unwrap();
+        assert_eq!(nodes[lost.name()]["Status"], "Down", "{nodes:?}");
         let report = running.stop().unwrap();
         no_errors(&format!("round {round}: clients of the others"), &report, 1);
 
@@ -82,6 +85,8 @@ fn tasks_of_a_lost_host_run_elsewhere_within_10_s() {
             let ids = lost.docker(&["ps", "--quiet"])?.success()?;
             let left = ids.lines().filter(|id| stale.contains(*id)).count();
             ensure!(left == 0, "{left} stale tasks");
+            let running = cluster.names()?.len();
+            ensure!(running == 6, "{running} containers instead of 6");
             Ok(Some(()))
         })
         .unwrap();
