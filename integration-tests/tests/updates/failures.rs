@@ -202,8 +202,8 @@ fn a_failed_update_goes_back_by_itself_and_a_failing_rollback_pauses() {
         &[&policy[..], &["--mount", &mount, "whoami"]].concat(),
     );
     // Containers that print their long help and end are no better than those that fail.
-    let failed = update(&cluster, &["--entrypoint=/swarmlet --help"]);
-    let help = cluster.swarmlet(&["--help"]).unwrap();
+    let failed = update(&cluster, &["--args=--help"]);
+    let help = cluster.swarmlet(&["whoami", "--help"]).unwrap();
     let lines: Vec<_> = help.lines().collect();
     assert!(lines.len() > 10, "{help}");
     assert_eq!(last_lines(&failed), lines[lines.len() - 10..], "{failed:?}");
