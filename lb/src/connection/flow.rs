@@ -56,8 +56,8 @@ impl Flow {
 
     /// Bytes are to be sent that no source has sent.
     pub(super) fn greet(&mut self, bytes: u16) {
-        self.ahead += bytes;
-        self.held += u32::from(bytes);
+        self.ahead = self.ahead.saturating_add(bytes);
+        self.held = self.held.saturating_add(bytes.into());
     }
 
     /// Bytes to receive at a time: small requests must not wait for long behind
@@ -68,12 +68,13 @@ impl Flow {
 
     pub(super) fn received(&mut self, bytes: u32) {
         self.receiving = false;
-        self.held += bytes;
+        self.held = self.held.saturating_add(bytes);
         if bytes < MIN_LIMIT {
             self.full = 0;
             self.doublings = 0;
         } else {
-            self.full += 1;
+            // It goes on being counted where there is nothing more to double.
+            self.full = self.full.saturating_add(1);
             if self.full >= FULL_IN_A_ROW && self.limit() < MAX_LIMIT {
                 self.full = 0;
                 self.doublings += 1;

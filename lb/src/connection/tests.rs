@@ -233,6 +233,33 @@ fn nothing_is_received_while_the_other_side_takes_nothing() {
 }
 
 #[test]
+fn bulk_goes_on_for_as_long_as_it_likes() {
+    let mut subject = Subject::relaying();
+    subject.tell(Event::Readable(Client));
+    for _ in 0..1_000 {
+        let asked = subject.machine.next(subject.now_ms, &LIMITS);
+        let Some(Receive {
+            from: Client,
+            limit,
+        }) = asked
+        else {
+            panic!("{asked:?}");
+        };
+        subject.tell(Event::Received {
+            from: Client,
+            bytes: limit,
+            drained: false,
+        });
+        let sent = subject.machine.next(subject.now_ms, &LIMITS);
+        assert_eq!(sent, Some(Send { to: Endpoint }));
+        subject.tell(Event::Sent {
+            to: Endpoint,
+            bytes: limit,
+        });
+    }
+}
+
+#[test]
 fn bulk_is_received_in_larger_and_larger_steps() {
     let mut subject = Subject::relaying();
     subject.tell(Event::Readable(Client));

@@ -92,6 +92,8 @@ fn lines_are_read_strictly() {
         "PROXY TCP4 192.0.2.1 198.51.100.1 1 443\n",
         "PROXY TCP4 192.0.2.1\r198.51.100.1 1 443",
         "PROXY \r\n",
+        "PROXY UNKNOWN what\never\r\n",
+        "PROXY UNKNOWN what\rever\r\n",
         "PROXY TCP4\u{e9} 1\r\n",
     ] {
         check(line.as_bytes(), &Parsed::Malformed(Malformed::Line));

@@ -37,6 +37,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(usize, Option<Addresses>)>, 
         };
     };
     let line = std::str::from_utf8(&window[..end]).map_err(|_| Malformed::Line)?;
+    if line.contains(['\r', '\n']) {
+        // Refused as soon as it is seen, and so it must be when all comes at once.
+        return Err(Malformed::Line);
+    }
     let addresses = addresses(line).ok_or(Malformed::Line)?;
     Ok(Some((end + 2, addresses)))
 }
