@@ -1,5 +1,6 @@
 //! What a task runs: containers, their resources, health check and restart policy.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -34,6 +35,22 @@ impl TaskSpec {
     #[must_use]
     pub fn container(&self) -> Option<&ContainerSpec> {
         self.containers.first()
+    }
+
+    /// The same with another one's registry credentials.
+    #[must_use]
+    pub(super) fn with_credentials_of(&self, other: &Self) -> Cow<'_, Self> {
+        let same = |(one, other): (&ContainerSpec, &ContainerSpec)| {
+            one.registry_auth == other.registry_auth
+        };
+        if self.containers.iter().zip(&other.containers).all(same) {
+            return Cow::Borrowed(self);
+        }
+        let mut spec = self.clone();
+        for (container, other) in spec.containers.iter_mut().zip(&other.containers) {
+            container.registry_auth.clone_from(&other.registry_auth);
+        }
+        Cow::Owned(spec)
     }
 }
 

@@ -1,5 +1,6 @@
 //! A service: what the user wants to run, how often, and behind which ports.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use super::container::TaskSpec;
 use super::id::ServiceId;
 use super::mode::ServiceMode;
 use super::ports::PortSpec;
-use super::task::Task;
+use super::task::{Task, TaskState};
 use super::time::{Timestamp, Version, nanoseconds};
 use super::update::{UpdateConfig, UpdateState, UpdateStatus};
 
@@ -48,10 +49,23 @@ impl Service {
     /// Whether a task has to be replaced because it is not what the service asks for. One that
     /// was made for another version but is alike stays; that of a job does not, because each
     /// version of a job is a run of its own.
+    ///
+    /// As in Docker Swarm a task that has its image does not mind new registry credentials:
+    /// those of ECR are new twice a day.
     #[must_use]
     pub fn is_outdated(&self, task: &Task) -> bool {
-        task.spec_version != self.spec_version
-            && (self.spec.mode.is_job() || !self.spec.makes(&task.spec, &task.ports))
+        if task.spec_version == self.spec_version {
+            return false;
+        }
+        if self.spec.mode.is_job() {
+            return true;
+        }
+        let has_image = (TaskState::Ready..=TaskState::Running).contains(&task.status.state);
+        let spec = match has_image {
+            true => task.spec.with_credentials_of(&self.spec.task),
+            false => Cow::Borrowed(&task.spec),
+        };
+        !self.spec.makes(&spec, &task.ports)
     }
 
     /// The settings that the latest update works by.

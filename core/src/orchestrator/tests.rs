@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::{Availability, NodeId, RestartCondition, RestartPolicy, TaskId, Version};
+use crate::model::{
+    Availability, NodeId, RegistryAuth, RestartCondition, RestartPolicy, TaskId, Version,
+};
 use crate::testing::{World, ingress, node_id, service_id, spec};
 
 /// A world in which `ng` runs with so many tasks on so many nodes.
@@ -457,4 +459,29 @@ fn a_restart_in_place_waits_as_a_successor_would() {
     task.spec.restart.condition = RestartCondition::OnFailure;
     task.status.state = TaskState::Complete;
     assert_eq!(restart_in_place(&task, minute, now, 1), None);
+}
+
+#[test]
+fn new_credentials_replace_no_task_that_has_its_image() {
+    let mut world = running(1, 2);
+    let before = world.members();
+    let token = RegistryAuth("of today".to_owned());
+    world.update(1, |spec| {
+        spec.task.containers[0].registry_auth = Some(token.clone());
+    });
+    for _ in 0..10 {
+        world.settle();
+        world.run_all();
+        world.pass(Duration::from_secs(10));
+    }
+    let ids = |tasks: &[Task]| -> Vec<_> { tasks.iter().map(|task| task.id.clone()).collect() };
+    assert_eq!(ids(&world.members()), ids(&before));
+    // Whoever succeeds one of them has what is new.
+    world.report(&before[0].id, TaskState::Failed);
+    world.pass(Duration::from_secs(10));
+    world.settle();
+    let members = world.members();
+    let new = members.iter().find(|task| !ids(&before).contains(&task.id));
+    let auth = &new.unwrap().spec.containers[0].registry_auth;
+    assert_eq!(auth.as_ref(), Some(&token));
 }
