@@ -9,7 +9,9 @@ mod tally;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use swarmlet_core::model::{Service, ServiceId, Task, TaskId, UpdateState, UpdateStatus, Version};
+use swarmlet_core::model::{
+    Service, ServiceId, Task, TaskId, Timestamp, UpdateState, UpdateStatus, Version,
+};
 use swarmlet_proto::v1;
 use tokio::time::Instant;
 
@@ -44,6 +46,25 @@ pub(crate) enum Wait {
     Update,
     /// That a rollback is over.
     Rollback,
+}
+
+/// The change whose effect is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Since {
+    /// What was read before this version says nothing.
+    pub(crate) version: Version,
+    /// When the service's latest update before the change was begun: how that one ended says
+    /// nothing either.
+    pub(crate) earlier_update: Option<Timestamp>,
+}
+
+impl From<Version> for Since {
+    fn from(version: Version) -> Self {
+        Self {
+            version,
+            earlier_update: None,
+        }
+    }
 }
 
 /// How following a service ended.
@@ -83,21 +104,19 @@ fn failed(status: &UpdateStatus, wait: Wait) -> Option<UpdateFailed> {
 /// Shows a service until it has converged or the user presses Ctrl-C. Where an update fails, the
 /// last lines of the task that failed are shown as well.
 ///
-/// `version` is that of the change whose effect is waited for: what was read before it says
-/// nothing.
-///
 /// # Errors
 /// The service was removed, or the cluster cannot be asked.
 pub(crate) async fn follow(
     client: &Client,
     service: &ServiceId,
-    version: Version,
+    since: impl Into<Since>,
     show: Show,
     wait: Wait,
 ) -> Result<Outcome> {
     let mut display = Display::new(show);
+    let change = (since.into(), wait);
     tokio::select! {
-        result = watch(client, service, (version, wait), &mut display) => {
+        result = watch(client, service, change, &mut display) => {
             display.end();
             if let Err(error) = &result
                 && let Some(UpdateFailed { task: Some(task), .. }) = error.downcast_ref()
@@ -119,21 +138,13 @@ pub(crate) async fn follow(
 async fn watch(
     client: &Client,
     service: &ServiceId,
-    (version, wait): (Version, Wait),
+    change: (Since, Wait),
     display: &mut Display,
 ) -> Result<Outcome> {
     let mut broken_since: Option<Instant> = None;
     let mut complete_since: Option<Instant> = None;
     loop {
-        let error = match stream(
-            client,
-            service,
-            (version, wait),
-            display,
-            &mut complete_since,
-        )
-        .await
-        {
+        let error = match stream(client, service, change, display, &mut complete_since).await {
             Ok(()) => return Ok(Outcome::Converged),
             Err(Watch::Ended(error)) => return Err(error),
             Err(Watch::Broken { error, progressed }) => {
@@ -166,7 +177,7 @@ enum Watch {
 async fn stream(
     client: &Client,
     service: &ServiceId,
-    (version, wait): (Version, Wait),
+    (since, wait): (Since, Wait),
     display: &mut Display,
     complete_since: &mut Option<Instant>,
 ) -> Result<(), Watch> {
@@ -198,10 +209,10 @@ async fn stream(
                 error: status_error(&status),
                 progressed: true,
             })?;
-        if message.version < version.0 {
+        if message.version < since.version.0 {
             continue;
         }
-        let progress = progress(message, wait).map_err(Watch::Ended)?;
+        let progress = progress(message, since, wait).map_err(Watch::Ended)?;
         if progress.is_done() {
             display.update(&progress);
             display.converged();
@@ -216,7 +227,7 @@ async fn stream(
     }
 }
 
-fn progress(message: v1::WatchServiceResponse, wait: Wait) -> Result<Progress> {
+fn progress(message: v1::WatchServiceResponse, since: Since, wait: Wait) -> Result<Progress> {
     let Some(service) = message.service else {
         bail!("the service was removed in the meantime");
     };
@@ -227,7 +238,9 @@ fn progress(message: v1::WatchServiceResponse, wait: Wait) -> Result<Progress> {
             service.spec.name
         );
     }
-    if let Some(failed) = service.update_status.as_ref().and_then(|s| failed(s, wait)) {
+    let update = service.update_status.as_ref();
+    let update = update.filter(|status| Some(status.started_at) != since.earlier_update);
+    if let Some(failed) = update.and_then(|status| failed(status, wait)) {
         return Err(failed.into());
     }
     let tasks: Vec<Task> = message

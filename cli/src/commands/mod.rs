@@ -29,16 +29,28 @@ fn now() -> Timestamp {
 /// Refuses filters that a list does not have; without this a typing error would show
 /// everything or nothing.
 fn check_filters(filters: &[Filter], known: &[&str]) -> Result<()> {
-    match filters
-        .iter()
-        .find(|filter| !known.contains(&filter.key.as_str()))
-    {
-        Some(filter) => bail!(
-            "invalid filter '{}': known are {}",
-            filter.key,
-            known.join(", ")
-        ),
-        None => Ok(()),
+    for Filter { key, value } in filters {
+        if !known.contains(&key.as_str()) {
+            bail!("invalid filter '{key}': known are {}", known.join(", "));
+        }
+        let values = values_of(key);
+        if !values.is_empty() && !values.contains(&value.as_str()) {
+            let known = values.join(", ");
+            bail!("invalid value '{value}' of filter '{key}': known are {known}");
+        }
+    }
+    Ok(())
+}
+
+/// The values that a filter may have, where they are a few words.
+fn values_of(key: &str) -> &'static [&'static str] {
+    match key {
+        "availability" => &["active", "pause", "drain"],
+        "desired-state" => &["running", "ready", "accepted", "shutdown", "remove"],
+        "membership" => &["accepted", "pending"],
+        "mode" => &["replicated", "global", "replicated-job", "global-job"],
+        "role" => &["manager", "worker"],
+        _ => &[],
     }
 }
 
@@ -103,6 +115,11 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "invalid filter 'colour': known are id, name"
+        );
+        let error = check_filters(&filters(&["role=boss"]), &["role"]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "invalid value 'boss' of filter 'role': known are manager, worker"
         );
     }
 }

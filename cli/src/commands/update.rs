@@ -13,7 +13,7 @@ use super::service::resolve;
 use crate::args::{ServiceRollbackArgs, ServiceUpdateArgs};
 use crate::client::{Client, ClientError, call};
 use crate::output::print;
-use crate::progress::{self, Show, Wait};
+use crate::progress::{self, Show, Since, Wait};
 use crate::spec::edited;
 
 /// How often a change starts again where somebody else (most often an update that goes on) has
@@ -54,7 +54,11 @@ pub(super) async fn update(args: &ServiceUpdateArgs, client: &Client) -> Result<
     };
     print(&format!("{}\n", args.service))?;
     if !args.flags.detach {
-        progress::follow(client, &service.id, version, show, Wait::Update).await?;
+        let since = Since {
+            version,
+            earlier_update: service.update_status.map(|status| status.started_at),
+        };
+        progress::follow(client, &service.id, since, show, Wait::Update).await?;
     }
     Ok(ExitCode::SUCCESS)
 }

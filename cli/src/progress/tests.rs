@@ -83,12 +83,34 @@ fn an_update_that_goes_on_is_not_complete() {
 fn status(state: UpdateState) -> UpdateStatus {
     UpdateStatus {
         state,
-        started_at: swarmlet_core::model::Timestamp(0),
+        started_at: Timestamp(0),
         completed_at: None,
         message: "it did".to_owned(),
         slots: 1,
         failures: 0,
         failed_task: None,
+    }
+}
+
+#[test]
+fn an_update_before_the_change_says_nothing_of_it() {
+    let mut ng = service(1, "ng", 0);
+    ng.update_status = Some(status(UpdateState::Paused));
+    let message = || v1::WatchServiceResponse {
+        version: 2,
+        service: Some((&ng).into()),
+        tasks: Vec::new(),
+    };
+    let told = |earlier_update| {
+        let since = Since {
+            version: Version(2),
+            earlier_update,
+        };
+        progress(message(), since, Wait::Update).map_err(|error| error.to_string())
+    };
+    assert!(told(Some(Timestamp(0))).is_ok());
+    for earlier in [None, Some(Timestamp(1))] {
+        assert_eq!(told(earlier).unwrap_err(), "service update paused: it did");
     }
 }
 
