@@ -305,6 +305,7 @@ async fn ends_and_health_are_told() {
         interval: Some(Duration::from_millis(200)),
         timeout: Some(Duration::from_secs(5)),
         start_period: Some(Duration::from_secs(10)),
+        start_interval: None,
         retries: Some(2),
     });
     let container = setup.start(&task, &[]).await.unwrap();

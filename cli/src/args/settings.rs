@@ -81,6 +81,9 @@ pub(crate) struct ServiceFlags {
     /// Failures do not count this long after the start [default: the image's, or 0s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) health_start_period: Option<Duration>,
+    /// Time between two checks within the start period (engines from 25 on) [default: the image's, or 5s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) health_start_interval: Option<Duration>,
     /// Failures in a row that make a container unhealthy [default: the image's, or 3]
     #[arg(long, value_name = "N")]
     pub(crate) health_retries: Option<u32>,

@@ -95,6 +95,7 @@ fn set_health(container: &mut ContainerSpec, flags: &ServiceFlags) -> Result<()>
     let timing = flags.health_interval.is_some()
         || flags.health_timeout.is_some()
         || flags.health_start_period.is_some()
+        || flags.health_start_interval.is_some()
         || flags.health_retries.is_some();
     if flags.no_healthcheck && (timing || flags.health_cmd.is_some()) {
         bail!("--no-healthcheck conflicts with --health-* options");
@@ -108,6 +109,7 @@ fn set_health(container: &mut ContainerSpec, flags: &ServiceFlags) -> Result<()>
         interval: None,
         timeout: None,
         start_period: None,
+        start_interval: None,
         retries: None,
     });
     check.test = match (&flags.health_cmd, flags.no_healthcheck) {
@@ -120,6 +122,7 @@ fn set_health(container: &mut ContainerSpec, flags: &ServiceFlags) -> Result<()>
     check.interval = flags.health_interval.or(check.interval);
     check.timeout = flags.health_timeout.or(check.timeout);
     check.start_period = flags.health_start_period.or(check.start_period);
+    check.start_interval = flags.health_start_interval.or(check.start_interval);
     check.retries = flags.health_retries.or(check.retries);
     container.health = Some(check);
     Ok(())

@@ -98,6 +98,7 @@ fn how_a_task_runs_and_ends() {
         "--drain-timeout=3s",
         "--health-cmd=true",
         "--health-interval=1s",
+        "--health-start-interval=200ms",
         "--health-retries=2",
         "--hostname=h",
         "-u",
@@ -134,6 +135,7 @@ fn how_a_task_runs_and_ends() {
     );
     let health = container.health.as_ref().unwrap();
     assert_eq!(health.test, HealthTest::Shell("true".to_owned()));
+    assert_eq!(health.start_interval, Some(Duration::from_millis(200)));
     assert_eq!(
         (health.interval, health.retries),
         (Some(Duration::from_secs(1)), Some(2))

@@ -150,6 +150,8 @@ pub struct HealthCheck {
     pub timeout: Option<Duration>,
     /// Failures do not count this long after the start.
     pub start_period: Option<Duration>,
+    /// Time between two runs in that time; engines before 25 take `interval` there as well.
+    pub start_interval: Option<Duration>,
     /// Failures in a row that make it unhealthy.
     pub retries: Option<u32>,
 }

@@ -164,6 +164,7 @@ impl ContainerSpec {
                 ("health interval", health.interval),
                 ("health timeout", health.timeout),
                 ("health start period", health.start_period),
+                ("health start interval", health.start_interval),
             ] {
                 duration(what, value.unwrap_or_default())?;
             }

@@ -140,6 +140,7 @@ impl From<&HealthCheck> for v1::HealthCheck {
             interval_ns: check.interval.map(nanoseconds),
             timeout_ns: check.timeout.map(nanoseconds),
             start_period_ns: check.start_period.map(nanoseconds),
+            start_interval_ns: check.start_interval.map(nanoseconds),
             retries: check.retries,
         }
     }
@@ -160,6 +161,7 @@ impl TryFrom<v1::HealthCheck> for HealthCheck {
             interval: message.interval_ns.map(Duration::from_nanos),
             timeout: message.timeout_ns.map(Duration::from_nanos),
             start_period: message.start_period_ns.map(Duration::from_nanos),
+            start_interval: message.start_interval_ns.map(Duration::from_nanos),
             retries: message.retries,
         })
     }

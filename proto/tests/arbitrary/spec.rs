@@ -19,12 +19,14 @@ pub(super) fn health() -> impl Strategy<Value = HealthCheck> {
         Just(HealthTest::Disabled),
     ];
     let time = || option::of(duration());
-    (test, time(), time(), time(), option::of(any::<u32>())).prop_map(
-        |(test, interval, timeout, start_period, retries)| HealthCheck {
+    let start = (time(), time());
+    (test, time(), time(), start, option::of(any::<u32>())).prop_map(
+        |(test, interval, timeout, (start_period, start_interval), retries)| HealthCheck {
             test,
             interval,
             timeout,
             start_period,
+            start_interval,
             retries,
         },
     )

@@ -119,6 +119,7 @@ fn limits_mounts_and_checks_are_passed_on() {
                 interval: Some(Duration::from_millis(1500)),
                 timeout: None,
                 start_period: None,
+                start_interval: Some(Duration::from_millis(250)),
                 retries: Some(2),
             });
             container.stop_grace_period = Duration::from_millis(1500);
@@ -133,8 +134,8 @@ fn limits_mounts_and_checks_are_passed_on() {
         Some(vec!["CMD-SHELL".to_owned(), "true".to_owned()])
     );
     assert_eq!(
-        (health.interval, health.retries),
-        (Some(1_500_000_000), Some(2))
+        (health.interval, health.start_interval, health.retries),
+        (Some(1_500_000_000), Some(250_000_000), Some(2))
     );
     let host = body.host_config.unwrap();
     assert_eq!(
