@@ -291,7 +291,10 @@ impl Connection {
         if flow.is_holding() && !(flow.is_greeting() && may_receive) {
             if sink.writable {
                 flow.sending = true;
-                return Some(Operation::Send { to });
+                return Some(match flow.phase {
+                    Phase::Open => Operation::Send { to },
+                    Phase::Ending | Phase::Ended => Operation::SendLast { to },
+                });
             }
         } else if flow.phase == Phase::Ending {
             flow.phase = Phase::Ended;

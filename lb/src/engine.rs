@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | `Connect` | socket, connect, linked | `Connected`, `ConnectFailed` |
 //! | `Receive` | recv into a provided buffer | `Received`, `Ended`, `Failed` |
-//! | `Send` | send from that buffer, again after a short one | `Sent` |
+//! | `Send`, `SendLast` | send from that buffer, again after a short one; `MSG_MORE` for the last | `Sent` |
 //! | `ShutDown`, `Close`, `Reset` | shutdown, close | none that the machine hears of |
 //! | `ArmTimer` | the same wheel; one timeout for the next tick | `Timer` |
 //!

@@ -10,10 +10,12 @@
 pub(crate) mod faulty;
 
 #[cfg(test)]
-pub(crate) use faulty::{accept_with, connect, epoll, recv, send, shutdown, socket_with, spawn};
+pub(crate) use faulty::{
+    accept_with, connect, epoll, recv, send, shutdown, socket_with, spawn, splice_from, splice_to,
+};
 #[cfg(not(test))]
 pub(crate) use {
-    plain::spawn,
+    plain::{spawn, splice_from, splice_to},
     rustix::{
         event::epoll,
         net::{accept_with, connect, recv, send, shutdown, socket_with},
@@ -24,8 +26,36 @@ pub(crate) use {
 mod plain {
     use std::{
         io,
+        os::fd::AsFd,
         thread::{Builder, JoinHandle},
     };
+
+    use rustix::{
+        io::Result,
+        pipe::{SpliceFlags, splice},
+    };
+
+    /// Moves what a socket has received into a pipe.
+    #[inline]
+    pub(crate) fn splice_from(
+        socket: impl AsFd,
+        pipe: impl AsFd,
+        len: usize,
+        flags: SpliceFlags,
+    ) -> Result<usize> {
+        splice(socket, None, pipe, None, len, flags)
+    }
+
+    /// Sends what is in a pipe.
+    #[inline]
+    pub(crate) fn splice_to(
+        socket: impl AsFd,
+        pipe: impl AsFd,
+        len: usize,
+        flags: SpliceFlags,
+    ) -> Result<usize> {
+        splice(pipe, None, socket, None, len, flags)
+    }
 
     /// Starts a thread that makes these calls.
     pub(crate) fn spawn(

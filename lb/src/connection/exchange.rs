@@ -104,6 +104,9 @@ pub(crate) enum Operation {
     Receive { from: Side, limit: u32 },
     /// Send what was received from the other side and is not sent yet. *
     Send { to: Side },
+    /// The same, and once all of it is sent the next word about this side is its
+    /// end: both may leave in one packet. *
+    SendLast { to: Side },
     /// Tell a side that no more bytes come (FIN).
     ShutDown(Side),
     /// The connection is no passing one: give the endpoint's socket what only

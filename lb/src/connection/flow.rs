@@ -4,8 +4,6 @@
 const MIN_LIMIT: u32 = 64 * 1024;
 /// What is received at a time at most, and so what a direction can hold.
 pub(super) const MAX_LIMIT: u32 = 512 * 1024;
-/// As many receives in a row must have been full before the limit doubles.
-const FULL_IN_A_ROW: u8 = 2;
 
 /// How far a direction has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,8 +25,8 @@ pub(super) struct Flow {
     pub(super) receiving: bool,
     /// A send is under way.
     pub(super) sending: bool,
-    /// Full receives in a row.
-    full: u8,
+    /// What was received last is a sign of bulk, and none of it was left so far.
+    full: bool,
     /// The limit is [`MIN_LIMIT`] doubled so often.
     doublings: u8,
     /// Bytes received and not sent yet, and those of `ahead`.
@@ -56,8 +54,8 @@ impl Flow {
 
     /// Bytes are to be sent that no source has sent.
     pub(super) fn greet(&mut self, bytes: u16) {
-        self.ahead = self.ahead.saturating_add(bytes);
-        self.held = self.held.saturating_add(bytes.into());
+        self.ahead += bytes;
+        self.held += u32::from(bytes);
     }
 
     /// Bytes to receive at a time: small requests must not wait for long behind
@@ -66,19 +64,15 @@ impl Flow {
         MIN_LIMIT << self.doublings
     }
 
+    /// A step as large as the smallest limit is a sign of bulk, whatever the
+    /// engine made of the limit; a smaller one may be no more than bulk that
+    /// comes slower for a moment.
     pub(super) fn received(&mut self, bytes: u32) {
         self.receiving = false;
-        self.held = self.held.saturating_add(bytes);
-        if bytes < MIN_LIMIT {
-            self.full = 0;
-            self.doublings = 0;
-        } else {
-            // It goes on being counted where there is nothing more to double.
-            self.full = self.full.saturating_add(1);
-            if self.full >= FULL_IN_A_ROW && self.limit() < MAX_LIMIT {
-                self.full = 0;
-                self.doublings += 1;
-            }
+        self.held += bytes;
+        self.full = bytes >= MIN_LIMIT;
+        if !self.full {
+            self.doublings = self.doublings.saturating_sub(1);
         }
     }
 
@@ -96,13 +90,20 @@ impl Flow {
         self.ahead -= ahead;
         self.moved += u64::from(bytes) - u64::from(ahead);
         self.held = self.held.saturating_sub(bytes);
+        if self.full && self.held == 0 {
+            self.full = false;
+            self.doublings += u8::from(self.limit() < MAX_LIMIT);
+        }
     }
 
-    /// The sink took less than there was: what it leaves has to be kept, so
-    /// that less is received the next time.
+    /// The sink took less than there was, and what it leaves has to be kept. If
+    /// that is much, less is received the next time: a slow reader is not to be
+    /// the owner of as much memory as bulk moves in a step.
     pub(super) fn blocked(&mut self) {
         self.sending = false;
-        self.full = 0;
-        self.doublings = self.doublings.saturating_sub(1);
+        self.full = false;
+        if self.held > self.limit() / 2 {
+            self.doublings = self.doublings.saturating_sub(1);
+        }
     }
 }

@@ -77,7 +77,8 @@ impl Subject {
 }
 
 use Operation::{
-    Abandon, ArmTimer, Close, Inspect, Receive, ReceiveHeader, Reset, Send, Settle, ShutDown,
+    Abandon, ArmTimer, Close, Inspect, Receive, ReceiveHeader, Reset, Send, SendLast, Settle,
+    ShutDown,
 };
 
 #[test]
@@ -129,7 +130,7 @@ fn an_end_known_to_come_needs_no_receive_of_its_own() {
         bytes: 5,
         drained: true,
     });
-    subject.expect(&[Send { to: Client }]);
+    subject.expect(&[SendLast { to: Client }]);
     subject.tell(Event::Sent {
         to: Client,
         bytes: 3,
@@ -138,7 +139,7 @@ fn an_end_known_to_come_needs_no_receive_of_its_own() {
     // Not before the last byte.
     subject.expect(&[]);
     subject.tell(Event::Writable(Client));
-    subject.expect(&[Send { to: Client }]);
+    subject.expect(&[SendLast { to: Client }]);
     subject.tell(Event::Sent {
         to: Client,
         bytes: 2,
@@ -162,6 +163,7 @@ fn a_full_receive_does_not_hide_the_bytes_before_the_end() {
         to: Endpoint,
         bytes: limit,
     });
+    let limit = 2 * limit;
     subject.expect(&[Receive { from, limit }]);
 }
 
@@ -229,7 +231,35 @@ fn nothing_is_received_while_the_other_side_takes_nothing() {
     // The other direction does not mind.
     subject.pass(Endpoint, 7);
     subject.tell(Event::Writable(Endpoint));
+    let limit = 2 * limit;
     subject.expect(&[Receive { from, limit }]);
+}
+
+/// What is asked for, what comes, what of it is sent.
+#[track_caller]
+fn check_steps(steps: &[(u32, u32, u32)]) {
+    let mut subject = Subject::relaying();
+    subject.tell(Event::Readable(Client));
+    let (from, to) = (Client, Endpoint);
+    for (limit, received, sent) in steps {
+        let [limit, received, sent] = [limit, received, sent].map(|kib| kib * 1024);
+        subject.expect(&[Receive { from, limit }]);
+        subject.tell(Event::Received {
+            from,
+            bytes: received,
+            drained: false,
+        });
+        subject.expect(&[Send { to }]);
+        subject.tell(Event::Sent { to, bytes: sent });
+        if sent < received {
+            subject.tell(Event::SendBlocked(to));
+            subject.expect(&[]);
+            subject.tell(Event::Writable(to));
+            subject.expect(&[Send { to }]);
+            let bytes = received - sent;
+            subject.tell(Event::Sent { to, bytes });
+        }
+    }
 }
 
 #[test]
@@ -261,26 +291,34 @@ fn bulk_goes_on_for_as_long_as_it_likes() {
 
 #[test]
 fn bulk_is_received_in_larger_and_larger_steps() {
-    let mut subject = Subject::relaying();
-    subject.tell(Event::Readable(Client));
-    let mut limits = Vec::new();
-    for _ in 0..9 {
-        let Some(Receive { from, limit }) = subject.machine.next(1_000, &LIMITS) else {
-            panic!("there is more");
-        };
-        limits.push(limit / 1024);
-        subject.tell(Event::Received {
-            from,
-            bytes: limit,
-            drained: false,
-        });
-        subject.expect(&[Send { to: Endpoint }]);
-        subject.tell(Event::Sent {
-            to: Endpoint,
-            bytes: limit,
-        });
-    }
-    assert_eq!(limits, [64, 64, 128, 128, 256, 256, 512, 512, 512]);
+    check_steps(&[
+        (64, 64, 64),
+        (128, 128, 128),
+        (256, 256, 256),
+        (512, 512, 512),
+        (512, 100, 100),
+        // For a moment there was little.
+        (512, 1, 1),
+        (256, 1, 1),
+        (128, 1, 1),
+        (64, 1, 1),
+        (64, 1, 1),
+    ]);
+}
+
+#[test]
+fn who_takes_little_is_given_less() {
+    check_steps(&[
+        (64, 64, 64),
+        (128, 128, 128),
+        (256, 256, 128),
+        (256, 256, 127),
+        (128, 128, 63),
+        (64, 64, 64),
+        (128, 128, 128),
+    ]);
+    // One who takes nothing of what is read for it is read little for.
+    check_steps(&[(64, 64, 0), (64, 64, 0), (64, 64, 31), (64, 64, 63)]);
 }
 
 #[test]

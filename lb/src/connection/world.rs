@@ -5,8 +5,8 @@
 use super::{
     ConnectFailure, Connection, Event, Finding, Limits, Moved,
     Operation::{
-        self, Abandon, ArmTimer, Close, Inspect, Receive, ReceiveHeader, Reset, Send, Settle,
-        ShutDown,
+        self, Abandon, ArmTimer, Close, Inspect, Receive, ReceiveHeader, Reset, Send, SendLast,
+        Settle, ShutDown,
     },
     Side::{self, Client, Endpoint},
 };
@@ -247,6 +247,11 @@ impl World {
             Abandon(_) => self.is_connected = false,
             Receive { from, limit } => self.receive(from, limit),
             Send { to } => self.send(to),
+            SendLast { to } => {
+                let source = self.socket(to.other());
+                assert!(source.ended && source.inbound == 0, "it is not the last");
+                self.send(to);
+            }
             ShutDown(side) => {
                 assert!(self.socket(side.other()).ended);
                 assert_eq!(self.socket(side.other()).inbound, 0);

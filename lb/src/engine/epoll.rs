@@ -11,6 +11,8 @@
 
 mod accept;
 mod buffers;
+mod pipe;
+mod round;
 mod slot;
 
 use std::{
@@ -23,7 +25,7 @@ use std::{
 
 use rustix::{buffer::spare_capacity, event::Timespec, io::Errno};
 
-use self::{accept::Acceptor, buffers::Buffers, slot::Slot};
+use self::{accept::Acceptor, buffers::Buffers, round::Round, slot::Slot};
 use super::{
     Context, Engine,
     mailbox::{Arrival, Mailbox},
@@ -31,7 +33,7 @@ use super::{
     wheel::{TICK_MS, Wheel},
 };
 use crate::{
-    connection::{Limits, MAX_RECEIVE, Side},
+    connection::{Limits, Side},
     engine::vitals::Vitals,
     shared::Shared,
     syscall::epoll,
@@ -39,15 +41,6 @@ use crate::{
 
 /// Events taken at a time.
 const BATCH: usize = 256;
-/// Bytes that the connections that are ready may move together before the
-/// kernel is asked again who is: what a small request may find in front of it,
-/// half a millisecond or so. A quarter of it costs bulk a third more time of the
-/// processor, for each flow then moves in smaller steps.
-const ROUND: usize = 4 * 1024 * 1024;
-/// Bytes that each of them may move at most: one large step.
-const MAX_TURN: usize = MAX_RECEIVE;
-/// Bytes that each of them may move in any case.
-const MIN_TURN: usize = 64 * 1024;
 /// Bytes received at a time while memory is scarce.
 const TIGHT_STEP: u32 = 16 * 1024;
 /// Most that a turn of the loop sleeps after the kernel refused to wait.
@@ -82,8 +75,7 @@ struct Tools {
     uncounted: Vec<Key>,
     uncounted_since_ms: u64,
     connections: usize,
-    /// Bytes that a connection may move in its turn.
-    turn: u32,
+    round: Round,
 }
 
 /// What an event is about, as it comes back from the kernel.
@@ -119,7 +111,7 @@ impl Engine for Epoll {
                 uncounted: Vec::new(),
                 uncounted_since_ms: 0,
                 connections: 0,
-                turn: 0,
+                round: Round::default(),
                 context,
             },
         })
@@ -144,7 +136,7 @@ impl Engine for Epoll {
             }
             self.tools.read_clock();
             let left = self.tools.runnable.len();
-            self.tools.turn = turn(events.len() + left);
+            self.tools.round.begin();
             for event in &events {
                 if self.handle(event).is_break() {
                     return;
@@ -169,7 +161,10 @@ impl Epoll {
                     return std::ops::ControlFlow::Continue(());
                 };
                 slot.note_ready(side, event.flags, &self.tools);
-                self.drive(key);
+                // Those left in the middle have their turn later in this round.
+                if !slot.is_queued {
+                    self.drive(key);
+                }
             }
         }
         std::ops::ControlFlow::Continue(())
@@ -435,12 +430,6 @@ fn limits(shared: &Shared) -> Limits {
         idle_ms: ms(shared.timeouts.idle),
         header_ms: ms(shared.timeouts.proxy_header),
     }
-}
-
-/// What one of so many that are ready may move.
-fn turn(ready: usize) -> u32 {
-    let bytes = (ROUND / ready.max(1)).clamp(MIN_TURN, MAX_TURN);
-    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 fn timespec(ms: u64) -> Timespec {

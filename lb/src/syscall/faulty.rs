@@ -27,6 +27,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, Result},
     net::{AddressFamily, Protocol, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType},
+    pipe::{SpliceFlags, splice},
 };
 
 /// A call of the data path.
@@ -36,7 +37,9 @@ pub(crate) enum Call {
     Socket,
     Connect,
     Receive,
+    ReceiveIntoPipe,
     Send,
+    SendFromPipe,
     ShutDown,
     /// Of a socket with epoll.
     Register,
@@ -282,6 +285,30 @@ pub(crate) fn send(socket: impl AsFd, bytes: &[u8], flags: SendFlags) -> Result<
     let socket = socket.as_fd();
     moving(Call::Send, socket, bytes.len(), |len| {
         rustix::net::send(socket, &bytes[..len], flags)
+    })
+}
+
+pub(crate) fn splice_from(
+    socket: impl AsFd,
+    pipe: impl AsFd,
+    len: usize,
+    flags: SpliceFlags,
+) -> Result<usize> {
+    let socket = socket.as_fd();
+    moving(Call::ReceiveIntoPipe, socket, len, |len| {
+        splice(socket, None, pipe, None, len, flags)
+    })
+}
+
+pub(crate) fn splice_to(
+    socket: impl AsFd,
+    pipe: impl AsFd,
+    len: usize,
+    flags: SpliceFlags,
+) -> Result<usize> {
+    let socket = socket.as_fd();
+    moving(Call::SendFromPipe, socket, len, |len| {
+        splice(pipe, None, socket, None, len, flags)
     })
 }
 

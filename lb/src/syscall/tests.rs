@@ -211,6 +211,46 @@ async fn interruptions_short_moves_and_blocked_sockets_cost_no_byte() {
     mesh.stop().await;
 }
 
+#[tokio::test]
+async fn bulk_goes_through_pipes_and_loses_no_byte_there() {
+    const LEN: usize = 8_000_009;
+    let into = [
+        Fault::IsShort,
+        Fault::Fails(Errno::AGAIN),
+        Fault::Fails(Errno::INTR),
+    ];
+    let mut rules = Vec::new();
+    for fault in into {
+        rules.push((Call::ReceiveIntoPipe, fault, 40));
+        rules.push((Call::SendFromPipe, fault, 100));
+    }
+    let piped = [Call::ReceiveIntoPipe, Call::SendFromPipe];
+    let faults = Arc::new(Faults::new(seed(), rules.clone()).writing_down(&piped));
+    let mut mesh = start(&faults, |config| config.threads = Some(2)).await;
+    let port = own_port();
+    let bulk = Answering::start(LEN).await;
+    mesh.set(&[listener(port, vec![bulk.endpoint("bulk")])])
+        .await;
+    let mut round = 0;
+    while round < 2 || unmet(&faults, &rules).is_some() {
+        assert!(round < MAX_ROUNDS, "{:?}", unmet(&faults, &rules));
+        let mut talks = JoinSet::new();
+        for number in 0..2 {
+            talks.spawn(whole_talk(port, 1 + round * 1_000 + number * 10, LEN));
+        }
+        while let Some(talk) = talks.join_next().await {
+            talk.unwrap().unwrap();
+        }
+        round += 1;
+    }
+    bulk.assert_not_deceived();
+    until("nothing is held", async || {
+        mesh.client.status().await.unwrap().buffered == 0
+    })
+    .await;
+    mesh.stop().await;
+}
+
 /// Runs itself again in a process of its own, so that the descriptors are its
 /// own, too.
 #[tokio::test]

@@ -1,12 +1,22 @@
 //! Memory for bytes on their way. A thread's connections share one buffer: what
 //! is received into it is sent from it at once. Only what the other side does
-//! not take is copied, so that an idle connection owns no buffer.
+//! not take is copied, so that an idle connection owns no buffer. Bulk goes
+//! through a pipe instead.
 
 use std::sync::Arc;
 
+use rustix::{
+    io::{Errno, retry_on_intr},
+    net::SendFlags,
+    pipe::SpliceFlags,
+};
+
+use super::pipe::{Pipe, Plumber};
 use crate::{
     budget::{Budget, Charge},
     connection::MAX_RECEIVE,
+    socket::Socket,
+    syscall::send,
 };
 
 /// Remainders kept for the next use.
@@ -25,16 +35,25 @@ pub(super) struct Buffers {
         reason = "they move between here and connections as boxes"
     )]
     pool: Vec<Box<Remainder>>,
+    /// Empty pipes.
+    #[allow(clippy::vec_box, reason = "as above")]
+    pipes: Vec<Box<Remainder>>,
+    plumber: Plumber,
     budget: Arc<Budget>,
 }
 
 /// Bytes that were received and that the other side did not take yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Remainder {
-    bytes: Vec<u8>,
-    sent: usize,
+    place: Place,
     /// What it takes of the budget; those in the pool take nothing.
     charge: Option<Charge>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Memory { bytes: Vec<u8>, sent: usize },
+    Pipe(Pipe),
 }
 
 impl Buffers {
@@ -42,50 +61,121 @@ impl Buffers {
         Self {
             scratch: vec![0; MAX_RECEIVE].into_boxed_slice(),
             pool: Vec::new(),
+            pipes: Vec::new(),
+            plumber: Plumber::default(),
             budget,
         }
     }
 
     /// Bytes of our own, to be sent ahead of others.
     pub(super) fn own(bytes: Vec<u8>) -> Box<Remainder> {
-        Box::new(Remainder {
-            bytes,
-            ..Remainder::default()
-        })
+        Box::new(Remainder::new(Place::Memory { bytes, sent: 0 }))
+    }
+
+    /// Receives into a pipe. Nothing comes of it where there is none, or nothing
+    /// to be received: to receive into memory tells why.
+    pub(super) fn receive_into_pipe(
+        &mut self,
+        source: &Socket,
+        limit: usize,
+    ) -> Option<(Box<Remainder>, usize)> {
+        let mut remainder = match self.pipes.pop() {
+            Some(remainder) => remainder,
+            None => Box::new(Remainder::new(Place::Pipe(self.plumber.make()?))),
+        };
+        let Place::Pipe(pipe) = &mut remainder.place else {
+            return None;
+        };
+        match pipe.fill(source, limit) {
+            Ok(moved) if moved > 0 => {
+                remainder.charge = Some(self.budget.charge(moved));
+                return Some((remainder, moved));
+            }
+            // The kernel, or who confines this process, does not want it.
+            Err(error @ (Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::ACCESS)) => {
+                self.plumber.give_up(error);
+            }
+            Ok(_) | Err(_) => self.pipes.push(remainder),
+        }
+        None
     }
 
     /// Copies a part of the scratch buffer.
     pub(super) fn keep(&mut self, from: usize, to: usize) -> Box<Remainder> {
-        let mut remainder = self.pool.pop().unwrap_or_default();
-        remainder.bytes.extend_from_slice(&self.scratch[from..to]);
+        let mut remainder = self.pool.pop().unwrap_or_else(|| Self::own(Vec::new()));
+        if let Place::Memory { bytes, .. } = &mut remainder.place {
+            bytes.extend_from_slice(&self.scratch[from..to]);
+        }
         remainder.charge = Some(self.budget.charge(to - from));
         remainder
     }
 
+    /// All of it was sent.
     pub(super) fn give_back(&mut self, mut remainder: Box<Remainder>) {
         remainder.charge = None;
-        if self.pool.len() < POOL && remainder.bytes.capacity() <= POOLED_LEN {
-            remainder.bytes.clear();
-            remainder.sent = 0;
-            self.pool.push(remainder);
+        match &mut remainder.place {
+            Place::Memory { bytes, sent } => {
+                if self.pool.len() < POOL && bytes.capacity() <= POOLED_LEN {
+                    bytes.clear();
+                    *sent = 0;
+                    self.pool.push(remainder);
+                }
+            }
+            Place::Pipe(_) => self.pipes.push(remainder),
         }
     }
 }
 
 impl Remainder {
+    fn new(place: Place) -> Self {
+        Self {
+            place,
+            charge: None,
+        }
+    }
+
+    /// Bytes that are unsent.
+    pub(super) fn len(&self) -> usize {
+        match &self.place {
+            Place::Memory { bytes, sent } => bytes.len() - sent,
+            Place::Pipe(pipe) => pipe.held(),
+        }
+    }
+
     /// Copies what is unsent to the beginning of a buffer, for more to be put
-    /// behind it. Returns how much.
+    /// behind it. Returns how much. Never asked of a pipe, whose bytes are not
+    /// the engine's own.
     pub(super) fn copy_to(&self, buffer: &mut [u8]) -> usize {
-        let unsent = self.unsent();
-        buffer[..unsent.len()].copy_from_slice(unsent);
-        unsent.len()
+        match &self.place {
+            Place::Memory { bytes, sent } => {
+                let unsent = &bytes[*sent..];
+                buffer[..unsent.len()].copy_from_slice(unsent);
+                unsent.len()
+            }
+            Place::Pipe(_) => 0,
+        }
     }
 
-    pub(super) fn unsent(&self) -> &[u8] {
-        &self.bytes[self.sent..]
-    }
-
-    pub(super) fn note_sent(&mut self, count: usize) {
-        self.sent += count;
+    /// Sends as much as the socket takes. Returns how much.
+    pub(super) fn send_to(&mut self, sink: &Socket, flags: SendFlags) -> Result<usize, Errno> {
+        match &mut self.place {
+            Place::Memory { bytes, sent } => {
+                let count = match retry_on_intr(|| send(sink, &bytes[*sent..], flags)) {
+                    Ok(count) => count,
+                    Err(Errno::AGAIN) => 0,
+                    Err(error) => return Err(error),
+                };
+                *sent += count;
+                Ok(count)
+            }
+            Place::Pipe(pipe) => {
+                let more = if flags.contains(SendFlags::MORE) {
+                    SpliceFlags::MORE
+                } else {
+                    SpliceFlags::empty()
+                };
+                pipe.drain(sink, more)
+            }
+        }
     }
 }

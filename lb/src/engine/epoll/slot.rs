@@ -2,15 +2,16 @@
 //! asks for, carried out on the spot.
 
 mod connecting;
+mod relaying;
 
 use std::{io, ops::ControlFlow, sync::Arc};
 
 use rustix::{
     event::epoll::EventFlags,
-    io::{Errno, retry_on_intr},
-    net::{RecvFlags, SendFlags, Shutdown},
+    net::{SendFlags, Shutdown},
 };
 
+use self::relaying::Turn;
 use super::{Tools, buffers::Remainder};
 use crate::{
     access::{End, Entry},
@@ -22,7 +23,7 @@ use crate::{
     shared::Permit,
     socket::{ConnectError, Socket},
     sources::{Ticket, TooMany},
-    syscall::{recv, send, shutdown},
+    syscall::shutdown,
 };
 
 /// See the module. Its fields are dropped in this order: an endpoint is drained
@@ -180,26 +181,32 @@ impl Slot {
     /// Does what the machine asks for until it has no more to ask or its turn
     /// is over. `Break` when the connection is over.
     pub(super) fn drive(&mut self, key: Key, tools: &mut Tools) -> ControlFlow<()> {
-        let mut left = tools.turn;
-        // Bytes in the shared buffer. The machine asks for them to be sent
-        // before anything else is received.
-        let mut fresh = 0;
+        let given = tools.round.turn();
+        let mut turn = Turn::new(given);
+        let flow = self.take_turn(key, &mut turn, tools);
+        tools.round.note(given - turn.left);
+        flow
+    }
+
+    fn take_turn(&mut self, key: Key, turn: &mut Turn, tools: &mut Tools) -> ControlFlow<()> {
         while let Some(operation) = self.machine.next(tools.now_ms, &tools.limits) {
             match operation {
                 Operation::ReceiveHeader => self.receive_header(tools),
                 Operation::Connect => self.connect(key, tools),
                 Operation::Abandon(failure) => self.abandon(failure, tools),
                 Operation::Receive { from, limit } => {
-                    let limit = limit.min(left).min(tools.step());
-                    fresh = self.receive(from, limit, tools);
-                    left = left.saturating_sub(fresh);
+                    self.receive(from, limit, turn, tools);
                     self.note_uncounted(key, tools);
                 }
-                Operation::Send { to } if fresh > 0 => {
-                    self.send_fresh(to, fresh as usize, tools);
-                    fresh = 0;
+                Operation::Send { to } => {
+                    self.send(to, SendFlags::NOSIGNAL, turn, tools);
                 }
-                Operation::Send { to } => self.send_remainder(to, tools),
+                Operation::SendLast { to } => {
+                    // Kept back, if that is possible, for what comes next to go
+                    // with it; the kernel lets it go with the end or the closing.
+                    let flags = SendFlags::NOSIGNAL | SendFlags::MORE;
+                    self.send(to, flags, turn, tools);
+                }
                 Operation::ShutDown(side) => self.shut_down(side, tools),
                 Operation::Settle => self.settle(tools),
                 Operation::ArmTimer { at_ms } => tools.wheel.arm(key.index, at_ms),
@@ -220,137 +227,12 @@ impl Slot {
                     return ControlFlow::Break(());
                 }
             }
-            if left == 0 && fresh == 0 {
+            if turn.is_over() {
                 self.queue(key, tools);
                 break;
             }
         }
         ControlFlow::Continue(())
-    }
-
-    // === relaying ===
-
-    /// Receives into the shared buffer, behind what is to be sent first. Returns
-    /// how much there is to be sent now.
-    fn receive(&mut self, from: Side, limit: u32, tools: &mut Tools) -> u32 {
-        let scratch = &mut *tools.buffers.scratch;
-        let first = match self.remainder(from.other()) {
-            Some(remainder) => remainder.copy_to(scratch),
-            None => 0,
-        };
-        let asked = (limit as usize).min(scratch.len() - first);
-        let Some(source) = self.socket(from) else {
-            return 0;
-        };
-        let buffer = &mut scratch[first..first + asked];
-        let received = match retry_on_intr(|| recv(source, &mut *buffer, RecvFlags::empty())) {
-            Ok((0, _)) => {
-                self.tell(Event::Ended(from), tools);
-                return 0;
-            }
-            Ok((received, _)) => received,
-            Err(Errno::AGAIN) => {
-                self.tell(Event::ReceiveBlocked(from), tools);
-                return 0;
-            }
-            Err(error) => {
-                self.fail(from, error, tools);
-                return 0;
-            }
-        };
-        // In the shared buffer now, if it was there.
-        *self.remainder(from.other()) = None;
-        let bytes = u32::try_from(received).unwrap_or(u32::MAX);
-        self.tell(
-            Event::Received {
-                from,
-                bytes,
-                drained: received < asked && !self.is_urgent,
-            },
-            tools,
-        );
-        bytes + u32::try_from(first).unwrap_or(u32::MAX)
-    }
-
-    /// Sends what was just received.
-    fn send_fresh(&mut self, to: Side, len: usize, tools: &mut Tools) {
-        if to == Side::Endpoint {
-            self.note_message(tools);
-        }
-        let Some(sink) = self.socket(to) else {
-            return;
-        };
-        let bytes = &tools.buffers.scratch[..len];
-        // Interrupted is not blocked: no event would come to go on.
-        let sent = match retry_on_intr(|| send(sink, bytes, SendFlags::NOSIGNAL)) {
-            Ok(sent) => sent,
-            Err(Errno::AGAIN) => 0,
-            Err(error) => return self.fail(to, error, tools),
-        };
-        if sent < len {
-            let remainder = tools.buffers.keep(sent, len);
-            *self.remainder(to) = Some(remainder);
-        }
-        self.note_sent(to, sent, len, tools);
-    }
-
-    fn send_remainder(&mut self, to: Side, tools: &mut Tools) {
-        let Some(mut remainder) = self.remainder(to).take() else {
-            return;
-        };
-        let Some(sink) = self.socket(to) else {
-            return;
-        };
-        let len = remainder.unsent().len();
-        let bytes = remainder.unsent();
-        let sent = match retry_on_intr(|| send(sink, bytes, SendFlags::NOSIGNAL)) {
-            Ok(sent) => sent,
-            Err(Errno::AGAIN) => 0,
-            Err(error) => return self.fail(to, error, tools),
-        };
-        remainder.note_sent(sent);
-        if sent < len {
-            *self.remainder(to) = Some(remainder);
-        } else {
-            tools.buffers.give_back(remainder);
-        }
-        self.note_sent(to, sent, len, tools);
-    }
-
-    fn note_sent(&mut self, to: Side, sent: usize, len: usize, tools: &Tools) {
-        let bytes = u32::try_from(sent).unwrap_or(u32::MAX);
-        self.tell(Event::Sent { to, bytes }, tools);
-        if sent < len {
-            // The kernel says when it takes more.
-            self.tell(Event::SendBlocked(to), tools);
-        }
-    }
-
-    /// The first message finds nothing unacknowledged and so goes out at once;
-    /// those after it need the option. Connections of one message are spared it.
-    fn note_message(&mut self, tools: &Tools) {
-        self.messages = self.messages.saturating_add(1);
-        if self.messages == 2
-            && let Some(endpoint) = &mut self.endpoint
-            && let Err(error) = endpoint.settle_messages()
-        {
-            self.fail(Side::Endpoint, error, tools);
-        }
-    }
-
-    fn settle(&mut self, tools: &Tools) {
-        self.messages = 2;
-        if let Some(endpoint) = &mut self.endpoint
-            && let Err(error) = endpoint.settle()
-        {
-            self.fail(Side::Endpoint, error, tools);
-        }
-    }
-
-    fn inspect(&mut self, tools: &mut Tools) {
-        let sockets = [self.client.as_ref(), self.endpoint.as_ref()];
-        let finding = tools.vitals.inspect(sockets.into_iter().flatten());
-        self.tell(Event::Inspected(finding), tools);
     }
 
     // === the end ===
@@ -403,7 +285,7 @@ impl Slot {
     pub(super) fn held(&self) -> usize {
         let remainders = [&self.to_client, &self.to_endpoint];
         let held = remainders.into_iter().flatten();
-        held.map(|remainder| remainder.unsent().len()).sum()
+        held.map(|remainder| remainder.len()).sum()
     }
 
     fn note_end(&mut self, end: End) {
