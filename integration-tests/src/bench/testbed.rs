@@ -127,7 +127,9 @@ impl Testbed {
 
 /// Limits that a benchmark would run into: ports of outgoing connections, connections that wait
 /// to be accepted, and entries of connections that are over (the last for address translation).
-const TUNING: &str = "echo 1024 65535 >/proc/sys/net/ipv4/ip_local_port_range \
+/// Outgoing connections keep clear of the ports of endpoints, as on a node: a balancer that knows
+/// that it could be connected to itself looks, and would look each time.
+const TUNING: &str = "echo 10000 65535 >/proc/sys/net/ipv4/ip_local_port_range \
     && echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse \
     && echo 65535 >/proc/sys/net/core/somaxconn \
     && echo 65535 >/proc/sys/net/ipv4/tcp_max_syn_backlog \
