@@ -54,8 +54,8 @@ impl Flow {
 
     /// Bytes are to be sent that no source has sent.
     pub(super) fn greet(&mut self, bytes: u16) {
-        self.ahead += bytes;
-        self.held += u32::from(bytes);
+        self.ahead = self.ahead.saturating_add(bytes);
+        self.held = self.held.saturating_add(bytes.into());
     }
 
     /// Bytes to receive at a time: small requests must not wait for long behind
@@ -69,7 +69,7 @@ impl Flow {
     /// comes slower for a moment.
     pub(super) fn received(&mut self, bytes: u32) {
         self.receiving = false;
-        self.held += bytes;
+        self.held = self.held.saturating_add(bytes);
         self.full = bytes >= MIN_LIMIT;
         if !self.full {
             self.doublings = self.doublings.saturating_sub(1);
