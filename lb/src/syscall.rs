@@ -22,7 +22,6 @@ pub(crate) use {
     },
 };
 
-#[cfg(not(test))]
 mod plain {
     use std::{
         io,

@@ -19,7 +19,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread::{Builder, JoinHandle},
+    thread::JoinHandle,
     time::Instant,
 };
 
@@ -27,8 +27,10 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::{Errno, Result},
     net::{AddressFamily, Protocol, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType},
-    pipe::{SpliceFlags, splice},
+    pipe::SpliceFlags,
 };
+
+use super::plain;
 
 /// A call of the data path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -296,7 +298,7 @@ pub(crate) fn splice_from(
 ) -> Result<usize> {
     let socket = socket.as_fd();
     moving(Call::ReceiveIntoPipe, socket, len, |len| {
-        splice(socket, None, pipe, None, len, flags)
+        plain::splice_from(socket, pipe, len, flags)
     })
 }
 
@@ -308,7 +310,7 @@ pub(crate) fn splice_to(
 ) -> Result<usize> {
     let socket = socket.as_fd();
     moving(Call::SendFromPipe, socket, len, |len| {
-        splice(pipe, None, socket, None, len, flags)
+        plain::splice_to(socket, pipe, len, flags)
     })
 }
 
@@ -322,7 +324,7 @@ pub(crate) fn spawn(
     work: impl FnOnce() + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
     let faults = LIFE.with_borrow(|life| life.faults.clone());
-    Builder::new().name(name).spawn(move || {
+    plain::spawn(name, move || {
         LIFE.with_borrow_mut(|life| *life = Life::new(faults));
         work();
     })

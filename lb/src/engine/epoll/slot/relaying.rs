@@ -69,17 +69,8 @@ impl Slot {
             return 0;
         };
         *self.remainder(to) = Some(remainder);
-        let bytes = u32::try_from(received).unwrap_or(u32::MAX);
-        self.tell(
-            Event::Received {
-                from,
-                bytes,
-                // Less than was asked for may be all that the pipe had room for.
-                drained: false,
-            },
-            tools,
-        );
-        bytes
+        // Less than was asked for may be all that the pipe had room for.
+        self.tell_received(from, received, false, tools)
     }
 
     fn receive_into_memory(&mut self, from: Side, limit: u32, tools: &mut Tools) -> u32 {
@@ -110,16 +101,27 @@ impl Slot {
         };
         // In the shared buffer now, if it was there.
         *self.remainder(from.other()) = None;
-        let bytes = u32::try_from(received).unwrap_or(u32::MAX);
-        self.tell(
-            Event::Received {
-                from,
-                bytes,
-                drained: received < asked && !self.is_urgent,
-            },
-            tools,
-        );
+        let drained = received < asked && !self.is_urgent;
+        let bytes = self.tell_received(from, received, drained, tools);
         bytes + u32::try_from(first).unwrap_or(u32::MAX)
+    }
+
+    /// How many bytes there were.
+    fn tell_received(
+        &mut self,
+        from: Side,
+        received: usize,
+        drained: bool,
+        tools: &mut Tools,
+    ) -> u32 {
+        let bytes = u32::try_from(received).unwrap_or(u32::MAX);
+        let event = Event::Received {
+            from,
+            bytes,
+            drained,
+        };
+        self.tell(event, tools);
+        bytes
     }
 
     /// Sends what is in the shared buffer or, if there is nothing in it, what
