@@ -36,8 +36,6 @@ const SOURCES: u64 = 5;
 const BYTE_EVERY: Duration = Duration::from_secs(10);
 /// Bytes that the balancer may hold for those who do not read.
 const BUDGET: u64 = 24 << 20;
-/// Descriptors of pipes that two threads keep for the next bulk: 16 pipes each.
-const KEPT_FOR_BULK: usize = 64;
 /// What else a balancer may come to need beside them: the connections
 /// themselves, the threads' own buffers, and what the allocator keeps.
 const OVERHEAD: u64 = 16 << 20;
@@ -259,7 +257,7 @@ async fn the_slow_the_too_many_and_those_who_do_not_read_do_not_hurt_the_others(
     until("everything is back", async || {
         let buffered = besieged.client.status().await.unwrap().buffered;
         let held = besieged.outside.held().descriptors;
-        let is_back = buffered == 0 && held <= baseline.descriptors + KEPT_FOR_BULK;
+        let is_back = buffered == 0 && held <= baseline.descriptors;
         if !is_back {
             eprintln!("{buffered} bytes buffered, {held} descriptors");
         }

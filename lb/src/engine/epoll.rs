@@ -252,6 +252,9 @@ impl Epoll {
         if self.slots.remove(key).is_some() {
             self.tools.set_connections(self.tools.connections - 1);
         }
+        if self.tools.connections == 0 {
+            self.tools.buffers.drop_pipes();
+        }
         self.acceptor.resume_if_room(&self.tools);
     }
 

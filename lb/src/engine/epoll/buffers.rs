@@ -100,6 +100,11 @@ impl Buffers {
         None
     }
 
+    /// Closes the empty pipes: what there is to do may never be bulk again.
+    pub(super) fn drop_pipes(&mut self) {
+        self.pipes.clear();
+    }
+
     /// Copies a part of the scratch buffer.
     pub(super) fn keep(&mut self, from: usize, to: usize) -> Box<Remainder> {
         let mut remainder = self.pool.pop().unwrap_or_else(|| Self::own(Vec::new()));
