@@ -90,6 +90,22 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// The same with a service `ng` on port 80 that has converged.
+    pub(crate) fn serving(managers: usize, replicas: u32) -> Result<Self> {
+        let cluster = Self::start(managers)?;
+        let replicas = replicas.to_string();
+        cluster.create(&[
+            "--name",
+            "ng",
+            "--replicas",
+            &replicas,
+            "-p",
+            "80:80",
+            "whoami",
+        ])?;
+        Ok(cluster)
+    }
+
     /// The token that the first host prints for a role.
     pub(crate) fn token(&self, role: &str) -> Result<String> {
         let token = self.hosts[0].swarmlet(&["join-token", "--quiet", role])?;
@@ -108,6 +124,14 @@ impl Cluster {
     /// Types a command on the first host that is to succeed; what it printed.
     pub(crate) fn swarmlet(&self, args: &[&str]) -> Result<String> {
         self.hosts[0].swarmlet(args)?.success()
+    }
+
+    /// Waits until a change that is asked for through a host is accepted.
+    pub(crate) fn wait_for_write(&self, host: &Host, label: &str) -> Result<()> {
+        let words = ["node", "update", "--label-add", label, host.name()];
+        let what = format!("a write through {}", host.name());
+        wait_until(LATER, &what, || host.swarmlet(&words)?.success().map(Some))?;
+        Ok(())
     }
 
     /// Creates a service and waits until it has converged.

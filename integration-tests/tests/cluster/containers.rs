@@ -17,10 +17,7 @@ use crate::{
 #[test]
 fn a_killed_container_costs_no_more_than_what_it_was_doing() {
     const CLIENTS: usize = 6;
-    let cluster = Cluster::start(1).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(1, 6).unwrap();
     let names = cluster.all_answer(80).unwrap();
     let load = Load {
         targets: cluster.targets(80),
@@ -76,10 +73,7 @@ fn a_killed_container_costs_no_more_than_what_it_was_doing() {
 
 #[test]
 fn a_killed_balancer_is_replaced() {
-    let cluster = Cluster::start(1).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(1, 6).unwrap();
     let names = cluster.all_answer(80).unwrap();
     let before = cluster.started().unwrap();
     let host = &cluster.hosts[1];

@@ -51,12 +51,7 @@ fn kill_leader(cluster: &Cluster, round: usize) -> Result<(usize, Duration)> {
     let label = format!("round={round}");
     cluster.kill_daemon(&cluster.hosts[leader])?;
     let killed = Instant::now();
-    wait_until(LATER, "a write without the old leader", || {
-        asked
-            .swarmlet(&["node", "update", "--label-add", &label, asked.name()])?
-            .success()
-            .map(Some)
-    })?;
+    cluster.wait_for_write(asked, &label)?;
     let took = killed.elapsed();
     let mut nodes = cluster.nodes(asked)?;
     nodes.remove(cluster.hosts[leader].name());
@@ -92,10 +87,7 @@ fn bring_back(cluster: &Cluster, number: usize) -> Result<()> {
 /// Behaviour check 6 of Docker Swarm.
 #[test]
 fn the_leader_is_killed_and_only_managers_notice() {
-    let cluster = Cluster::start(3).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(3, 6).unwrap();
     cluster.all_answer(80).unwrap();
     let before = cluster.started().unwrap();
     assert_eq!(before.len(), 6);
@@ -183,10 +175,7 @@ fn a_swarm_of_one_comes_back_with_its_state() {
 
 #[test]
 fn killed_daemons_come_back_and_adopt_their_containers() {
-    let cluster = Cluster::start(1).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(1, 6).unwrap();
     cluster.all_answer(80).unwrap();
     let before = cluster.started().unwrap();
     for host in cluster.hosts.iter() {

@@ -80,10 +80,7 @@ fn a_worker_leaves() {
 
 #[test]
 fn a_manager_leaves_and_the_others_go_on() {
-    let cluster = Cluster::start(3).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "3", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(3, 3).unwrap();
     cluster.all_answer(80).unwrap();
     // The leader, of all managers.
     let leader = cluster.leader(&cluster.hosts[0]).unwrap();

@@ -73,10 +73,7 @@ fn logs(host: &Host, args: &[&str]) -> Result<(Output, Duration)> {
 
 #[test]
 fn lines_of_all_engines_come_in_the_order_of_time() {
-    let cluster = Cluster::start(2).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(2, 6).unwrap();
     // Each of the six is asked twice: a balancer takes them in turn.
     for _ in 0..12 {
         ask(&cluster, &cluster.hosts[2], "/print?lines=50").unwrap();
@@ -110,10 +107,7 @@ fn lines_of_all_engines_come_in_the_order_of_time() {
 
 #[test]
 fn following_goes_on_over_a_scale_an_update_and_a_restart_of_a_daemon() {
-    let cluster = Cluster::start(2).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "2", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(2, 2).unwrap();
     let mut follow = Following::start(&cluster.hosts[1], "ng").unwrap();
     follow.waits_for(2, " listens on port 80").unwrap();
     cluster.swarmlet(&["service", "scale", "ng=6"]).unwrap();
@@ -160,10 +154,7 @@ fn following_goes_on_over_a_scale_an_update_and_a_restart_of_a_daemon() {
 
 #[test]
 fn a_host_that_is_cut_off_gives_a_partial_result_within_2_s() {
-    let cluster = Cluster::start(1).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "3", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(1, 3).unwrap();
     let (host, lost) = (&cluster.hosts[0], &cluster.hosts[2]);
     cluster.hosts.disconnect(lost).unwrap();
     // At first it still counts as ready, and its connections as open; then it is away.

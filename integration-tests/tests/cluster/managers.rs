@@ -80,10 +80,7 @@ fn a_worker_refers_to_the_managers() {
 
 #[test]
 fn without_a_majority_nothing_changes_and_everything_runs() {
-    let cluster = Cluster::start(3).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "3", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(3, 3).unwrap();
     let names = cluster.all_answer(80).unwrap();
     let before = cluster.started().unwrap();
     // Once with the leader among the killed, once with the leader left alone.

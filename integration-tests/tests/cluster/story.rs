@@ -81,10 +81,7 @@ fn every_host_answers_for_all_ten() {
 
 #[test]
 fn turns_stay_exact_with_many_clients_and_other_services() {
-    let cluster = Cluster::start(1).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "10", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(1, 10).unwrap();
     let names = cluster.all_answer(80).unwrap();
     for host in cluster.hosts.iter() {
         let load = Load {
@@ -124,10 +121,7 @@ fn turns_stay_exact_with_many_clients_and_other_services() {
 
 #[test]
 fn a_service_grows_shrinks_and_goes() {
-    let cluster = Cluster::start(1).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "10", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(1, 10).unwrap();
     cluster.all_answer(80).unwrap();
 
     // Clients notice nothing of seven containers that go.

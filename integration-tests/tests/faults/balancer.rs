@@ -21,10 +21,7 @@ const CLIENTS: usize = 4;
 
 #[test]
 fn a_killed_balancer_refuses_nobody_and_accepts_within_500_ms() {
-    let cluster = Cluster::start(3).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(3, 6).unwrap();
     let names = cluster.all_answer(80).unwrap();
     let before = cluster.started().unwrap();
     let running = load(&cluster, 80, CLIENTS).unwrap();

@@ -185,10 +185,7 @@ pub(crate) fn explained(
 
 #[test]
 fn a_closed_range_of_task_ports_names_pair_range_and_direction_and_no_client_sees_it() {
-    let cluster = Cluster::start(1).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(1, 6).unwrap();
     cluster.all_answer(80).unwrap();
     let (to, from) = (&cluster.hosts[1], &cluster.hosts[2]);
     let words = [

@@ -36,10 +36,7 @@ pub(crate) const RESTARTED: Duration = Duration::from_secs(2);
 #[test]
 fn a_killed_container_is_out_of_every_balancer_and_back_within_2_s() {
     const CLIENTS: u64 = 4;
-    let cluster = Cluster::start(3).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(3, 6).unwrap();
     cluster.all_answer(80).unwrap();
     let victim = &cluster.hosts[1];
     for round in 1..=3 {

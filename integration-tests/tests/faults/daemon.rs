@@ -8,16 +8,13 @@ use std::{
 use swarmlet_integration_tests::{Signal, wait_until};
 
 use crate::{
-    cluster::{Cluster, LATER, SOON},
+    cluster::{Cluster, LATER},
     probe::{load, no_errors, nothing_restarted, within},
 };
 
 #[test]
 fn a_killed_daemon_is_back_within_4_s_and_adopts_everything() {
-    let cluster = Cluster::start(3).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(3, 6).unwrap();
     cluster.all_answer(80).unwrap();
     let before = cluster.started().unwrap();
     let balancers: Vec<_> = cluster
@@ -31,12 +28,8 @@ fn a_killed_daemon_is_back_within_4_s_and_adopts_everything() {
         let killed = host.daemon().unwrap();
         let moment = Instant::now();
         host.signal(killed, Signal::KILL).unwrap();
-        wait_until(SOON, "a write through the same host", || {
-            let label = format!("round={round}");
-            let words = ["node", "update", "--label-add", &label, host.name()];
-            host.swarmlet(&words)?.success().map(Some)
-        })
-        .unwrap();
+        let label = format!("round={round}");
+        cluster.wait_for_write(host, &label).unwrap();
         within(
             "a killed daemon takes commands again",
             moment.elapsed(),
@@ -58,10 +51,7 @@ fn a_killed_daemon_is_back_within_4_s_and_adopts_everything() {
 
 #[test]
 fn a_pause_of_5_s_restarts_nothing() {
-    let cluster = Cluster::start(1).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(1, 6).unwrap();
     cluster.all_answer(80).unwrap();
     let before = cluster.started().unwrap();
     let tasks = |cluster: &Cluster| {

@@ -25,10 +25,7 @@ const RECOVERY: Duration = Duration::from_secs(30);
 /// Behaviour checks 2 and 3 of Docker Swarm.
 #[test]
 fn tasks_of_a_lost_host_run_elsewhere_within_10_s() {
-    let cluster = Cluster::start(1).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(1, 6).unwrap();
     let mut times = Vec::new();
     let mut outs = Vec::new();
     for round in 0..ROUNDS {

@@ -217,10 +217,7 @@ fn five_thousand_idle_connections_to_each_host_survive_a_scale_and_a_leader_chan
     };
     setrlimit(Resource::Nofile, raised).unwrap();
 
-    let cluster = Cluster::start(3).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(3, 6).unwrap();
     cluster.all_answer(80).unwrap();
     let targets = cluster.targets(80);
     let (open, failed) = many(&cluster, 3 * IDLE, move |number| {

@@ -61,10 +61,7 @@ fn heal(cluster: &Cluster) -> Result<u64> {
 
 /// Three managers with a service of six tasks, which every host answers for.
 fn start() -> Cluster {
-    let cluster = Cluster::start(3).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(3, 6).unwrap();
     cluster.all_answer(80).unwrap();
     cluster
 }
@@ -296,10 +293,7 @@ fn links_cut_one_by_one_and_healed_at_random_lose_nothing() {
 
 #[test]
 fn a_worker_cut_off_from_its_manager_keeps_serving() {
-    let cluster = Cluster::start(1).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(1, 6).unwrap();
     cluster.all_answer(80).unwrap();
     let (manager, worker) = (&cluster.hosts[0], &cluster.hosts[1]);
     let own = cluster.containers().unwrap()[worker.name()].clone();

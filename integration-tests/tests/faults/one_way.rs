@@ -61,10 +61,7 @@ fn named(cluster: &Cluster, what: &str, from: &Host, to: &Host, lost: Lost) {
 
 #[test]
 fn a_cluster_port_closed_one_way_between_managers_is_named_and_nothing_else_happens() {
-    let cluster = Cluster::start(3).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(3, 6).unwrap();
     cluster.all_answer(80).unwrap();
     let before = cluster.started().unwrap();
     let term = replicas_agree(&cluster).unwrap();

@@ -150,11 +150,7 @@ fn pause(cluster: &Cluster, history: &History, lasting: Duration) -> Reads {
             );
         }
         let label = format!("woken={}", lasting.as_millis());
-        wait_until(LATER, "a write through the woken manager", || {
-            let words = ["node", "update", "--label-add", &label, paused.name()];
-            paused.swarmlet(&words)?.success().map(Some)
-        })
-        .unwrap();
+        cluster.wait_for_write(paused, &label).unwrap();
         within(
             "a write through the woken manager",
             woken.elapsed(),
@@ -167,10 +163,7 @@ fn pause(cluster: &Cluster, history: &History, lasting: Duration) -> Reads {
 
 #[test]
 fn a_leader_that_was_paused_steps_down_and_no_read_is_stale() {
-    let cluster = Cluster::start(3).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(3, 6).unwrap();
     cluster.all_answer(80).unwrap();
     let before = cluster.started().unwrap();
     let history = History::new("w");

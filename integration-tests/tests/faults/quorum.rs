@@ -5,11 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
-use swarmlet_integration_tests::wait_until;
-
 use crate::{
-    cluster::{Cluster, LATER, check_refused},
+    cluster::{Cluster, check_refused},
     containers::{RESTARTED, kill_one},
     probe::{load, no_errors, watch, within},
 };
@@ -24,10 +21,7 @@ const STALE: &str = "WARNING: the swarm does not have a leader; this is what thi
 
 #[test]
 fn without_a_majority_writes_fail_reads_say_so_and_containers_come_back() {
-    let cluster = Cluster::start(3).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(3, 6).unwrap();
     cluster.all_answer(80).unwrap();
     let leader = cluster.leader(&cluster.hosts[0]).unwrap();
     let [lost, returning, left] = [0, 1, 2].map(|step| &cluster.hosts[(leader + step) % 3]);
@@ -73,12 +67,7 @@ fn without_a_majority_writes_fail_reads_say_so_and_containers_come_back() {
 
     cluster.start_daemon(returning).unwrap();
     let moment = Instant::now();
-    wait_until(LATER, "a majority", || {
-        let written = left.swarmlet(&["node", "update", "--label-add", "a=b", left.name()])?;
-        ensure!(written.code == Some(0), "{written:?}");
-        Ok(Some(()))
-    })
-    .unwrap();
+    cluster.wait_for_write(left, "a=b").unwrap();
     within(
         "writes again after one of the two is back",
         moment.elapsed(),

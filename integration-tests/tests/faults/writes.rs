@@ -89,10 +89,7 @@ fn all_managers_killed_during_200_writes_lose_no_acknowledged_one() {
 
 #[test]
 fn a_follower_that_was_killed_is_not_missed_and_catches_up() {
-    let cluster = Cluster::start(3).unwrap();
-    cluster
-        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
-        .unwrap();
+    let cluster = Cluster::serving(3, 6).unwrap();
     cluster.all_answer(80).unwrap();
     let before = cluster.started().unwrap();
     let term = replicas_agree(&cluster).unwrap();
