@@ -294,12 +294,9 @@ impl Balancer {
         }
         let dropped = published.port().update(listener, |listed| {
             find_removed(removed, listener.port, listed).unwrap_or_else(|| {
-                Arc::new(Endpoint::new(
-                    shared.next_key(),
-                    listener.port,
-                    listed.id.clone(),
-                    listed.address,
-                ))
+                let key = shared.next_key();
+                let events = shared.events.clone();
+                Arc::new(Endpoint::new(key, listener.port, listed, events))
             })
         });
         published

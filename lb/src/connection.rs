@@ -248,8 +248,8 @@ impl Connection {
     /// Bytes moved since the last call.
     pub(crate) fn take_moved(&mut self) -> Moved {
         Moved {
-            to_endpoint: std::mem::take(&mut self.up.moved),
-            to_client: std::mem::take(&mut self.down.moved),
+            to_endpoint: std::mem::take(&mut self.up.moved).into(),
+            to_client: std::mem::take(&mut self.down.moved).into(),
         }
     }
 

@@ -209,8 +209,8 @@ fn assert_obeyed(table: &Table) {
         let mut last = 0;
         port.update(listener, |listed| {
             last += 1;
-            let (id, address) = (listed.id.clone(), listed.address);
-            Arc::new(Endpoint::new(EndpointKey(last), listener.port, id, address))
+            let key = EndpointKey(last);
+            Arc::new(Endpoint::new(key, listener.port, listed, Hub::new()))
         });
         let mut tried = Vec::new();
         for number in 0..12_u8 {

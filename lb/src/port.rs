@@ -179,7 +179,7 @@ impl Port {
         for tracked in choice.tracked.values() {
             match tracked.state {
                 EndpointState::Ready => tracked.endpoint.stay(),
-                EndpointState::Draining => tracked.endpoint.leave(&self.events),
+                EndpointState::Draining => tracked.endpoint.leave(),
             }
         }
         let removed: Vec<_> = known
@@ -187,7 +187,7 @@ impl Port {
             .map(|tracked| tracked.endpoint)
             .collect();
         for endpoint in &removed {
-            endpoint.leave(&self.events);
+            endpoint.leave();
         }
         removed
     }
@@ -199,7 +199,7 @@ impl Port {
         choice.rotation.update(&[]);
         let removed: Vec<_> = choice.tracked.drain().map(|(_, t)| t.endpoint).collect();
         for endpoint in &removed {
-            endpoint.leave(&self.events);
+            endpoint.leave();
         }
         removed
     }
@@ -228,7 +228,6 @@ impl Port {
             Arc::clone(&tracked.endpoint),
             tracked.proxy_protocol,
             Arc::clone(&self.counters),
-            self.events.clone(),
         ))
     }
 

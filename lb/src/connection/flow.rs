@@ -33,8 +33,8 @@ pub(super) struct Flow {
     held: u32,
     /// Of these, bytes to be sent first that no source has sent.
     ahead: u16,
-    /// Bytes sent since somebody last asked.
-    pub(super) moved: u64,
+    /// Bytes sent since somebody last asked, which is several times a second.
+    pub(super) moved: u32,
 }
 
 impl Flow {
@@ -88,7 +88,7 @@ impl Flow {
         self.sending = false;
         let ahead = u16::try_from(bytes).map_or(self.ahead, |bytes| bytes.min(self.ahead));
         self.ahead -= ahead;
-        self.moved += u64::from(bytes) - u64::from(ahead);
+        self.moved = self.moved.saturating_add(bytes - u32::from(ahead));
         self.held = self.held.saturating_sub(bytes);
         if self.full && self.held == 0 {
             self.full = false;

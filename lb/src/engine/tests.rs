@@ -44,8 +44,8 @@ fn listening(shared: &Shared, endpoint: SocketAddr) -> (Arc<Listening>, SocketAd
         Arc::new(Endpoint::new(
             EndpointKey(1),
             80,
-            listed.id.clone(),
-            listed.address,
+            listed,
+            shared.events.clone(),
         ))
     });
     let socket = listen("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -16,6 +16,7 @@ use crate::{
     proxy,
     select::EndpointKey,
     status::{RemovedEndpoint, Traffic},
+    table,
 };
 
 /// Counters of a port or an endpoint, as they are counted.
@@ -64,18 +65,20 @@ pub(crate) struct Endpoint {
     leaving: AtomicBool,
     /// That it has ended was told.
     drained: AtomicBool,
+    events: Hub,
 }
 
 impl Endpoint {
-    pub(crate) fn new(key: EndpointKey, port: u16, id: String, address: SocketAddr) -> Self {
+    pub(crate) fn new(key: EndpointKey, port: u16, listed: &table::Endpoint, events: Hub) -> Self {
         Self {
             key,
             port,
-            id,
-            address,
+            id: listed.id.clone(),
+            address: listed.address,
             counters: Counters::default(),
             leaving: AtomicBool::new(false),
             drained: AtomicBool::new(false),
+            events,
         }
     }
 
@@ -95,9 +98,9 @@ impl Endpoint {
 
     /// It gets no more connections; tells when those it has are gone, now if
     /// there are none.
-    pub(crate) fn leave(&self, events: &Hub) {
+    pub(crate) fn leave(&self) {
         self.leaving.store(true, Ordering::SeqCst);
-        self.tell_if_drained(events);
+        self.tell_if_drained();
     }
 
     /// It may get connections again.
@@ -109,12 +112,12 @@ impl Endpoint {
     /// Called after both of the writes that can make it true, `leaving` and
     /// `active`, and all are sequentially consistent: of two that race at least
     /// one sees the whole, and the swap lets only one tell.
-    fn tell_if_drained(&self, events: &Hub) {
+    fn tell_if_drained(&self) {
         if self.leaving.load(Ordering::SeqCst)
             && self.active() == 0
             && !self.drained.swap(true, Ordering::SeqCst)
         {
-            events.publish(Event::Drained {
+            self.events.publish(Event::Drained {
                 port: self.port,
                 id: self.id.clone(),
             });
@@ -128,7 +131,6 @@ pub(crate) struct Lease {
     endpoint: Arc<Endpoint>,
     proxy_protocol: Option<proxy::Version>,
     port: Arc<Counters>,
-    events: Hub,
     begun: Instant,
 }
 
@@ -139,7 +141,6 @@ impl Lease {
         endpoint: Arc<Endpoint>,
         proxy_protocol: Option<proxy::Version>,
         port: Arc<Counters>,
-        events: Hub,
     ) -> Self {
         endpoint.counters.active.fetch_add(1, Ordering::SeqCst);
         port.active.fetch_add(1, Ordering::SeqCst);
@@ -147,7 +148,6 @@ impl Lease {
             endpoint,
             proxy_protocol,
             port,
-            events,
             begun: Instant::now(),
         }
     }
@@ -188,6 +188,6 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.port.active.fetch_sub(1, Ordering::SeqCst);
         self.endpoint.counters.active.fetch_sub(1, Ordering::SeqCst);
-        self.endpoint.tell_if_drained(&self.events);
+        self.endpoint.tell_if_drained();
     }
 }

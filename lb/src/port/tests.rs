@@ -60,13 +60,14 @@ impl Subject {
                 .collect(),
         };
         let next_key = &mut self.next_key;
+        let events = self.port.events.clone();
         self.port.update(&listener, |listed| {
             *next_key += 1;
             Arc::new(Endpoint::new(
                 EndpointKey(*next_key),
                 80,
-                listed.id.clone(),
-                listed.address,
+                listed,
+                events.clone(),
             ))
         })
     }

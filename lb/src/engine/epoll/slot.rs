@@ -58,6 +58,9 @@ pub(super) struct Slot {
     messages: u8,
 }
 
+/// What an idle connection takes is little more than this, and is to stay below 256 bytes.
+const _: () = assert!(size_of::<Slot>() <= 216);
+
 /// Where a connection begins: with a header, if it comes from where one must.
 fn machine(port: &Port, client: &Socket, now_ms: u64) -> Connection {
     let edge = port.edge();
