@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::{Cluster, Node, NodeId, Service, ServiceId, Task, TaskId, Version};
+use crate::model::{Cluster, Node, NodeId, Role, Service, ServiceId, Task, TaskId, Version};
 use crate::scheduler::Load;
 
 use tasks::Tasks;
@@ -96,6 +96,13 @@ impl State {
     /// All tasks, by identifier.
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {
         self.tasks.iter()
+    }
+
+    /// Whether a node other than this one is to be a manager.
+    #[must_use]
+    pub fn has_other_manager(&self, node: &NodeId) -> bool {
+        self.nodes()
+            .any(|other| other.id != *node && other.spec.role == Role::Manager)
     }
 
     /// The service of that name. One that is being removed has given its name back already,

@@ -6,8 +6,8 @@ use super::cluster::claim_raft_id;
 use super::{Change, Outcome, Rejection, task};
 use crate::event::Event;
 use crate::model::{
-    ManagerInfo, Node, NodeDescription, NodeId, NodeSpec, NodeState, PortProblem, Problem, TaskId,
-    Version,
+    ManagerInfo, Node, NodeDescription, NodeId, NodeSpec, NodeState, PortProblem, Problem, Role,
+    TaskId, Version,
 };
 use crate::state::State;
 
@@ -35,8 +35,13 @@ pub(super) fn update(
     expected: Version,
     spec: &NodeSpec,
 ) -> Outcome {
-    if find(state, id)?.version != expected {
+    let node = find(state, id)?;
+    if node.version != expected {
         return Err(Rejection::OutOfSequence);
+    }
+    let demoted = node.spec.role == Role::Manager && spec.role == Role::Worker;
+    if demoted && !state.has_other_manager(id) {
+        return Err(Rejection::LastManager);
     }
     edit(state, change, id, |node| node.spec = spec.clone())
 }

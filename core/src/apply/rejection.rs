@@ -32,6 +32,9 @@ pub enum Rejection {
     /// The task's identifier is taken.
     #[error("task {0} already exists")]
     TaskExists(TaskId),
+    /// Nobody would be left to decide anything.
+    #[error("attempting to demote the last manager of the swarm")]
+    LastManager,
     /// Another service has the name.
     #[error("name conflicts with an existing object: service {0} already exists")]
     NameTaken(String),
@@ -157,6 +160,7 @@ impl Rejection {
                 RejectionKind::Invalid
             }
             Self::NoCluster
+            | Self::LastManager
             | Self::PortInUse { .. }
             | Self::NoFreePort
             | Self::ServiceInUse(_)

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use swarmlet_core::drain::NodeAck;
 use swarmlet_core::endpoints::{EndpointState, Table};
 use swarmlet_core::model::{
-    PortMode, Task, TaskId, TaskPort, TaskState, TaskStatus, Timestamp, Version,
+    ContainerStatus, PortMode, Task, TaskId, TaskPort, TaskState, TaskStatus, Timestamp, Version,
 };
 
 /// What becomes of the containers of a service; healthy ones run until they are stopped.
@@ -33,6 +33,7 @@ struct Container {
     since: Timestamp,
     port: u16,
     error: Option<String>,
+    ejected: bool,
 }
 
 /// The agent of one node.
@@ -67,6 +68,7 @@ impl Agent {
                     since: now,
                     port,
                     error: None,
+                    ejected: false,
                     task: task.clone(),
                 }
             });
@@ -118,11 +120,22 @@ impl Agent {
         self.ack.version
     }
 
-    /// Ends a container, as `docker kill` does.
-    pub(crate) fn kill(&mut self, task: &TaskId, now: Timestamp) -> bool {
+    /// Ends a container that has not ended yet.
+    pub(crate) fn fail(&mut self, task: &TaskId, error: &str, now: Timestamp) -> bool {
         match self.containers.get_mut(task) {
             Some(container) if !container.state.is_terminal() => {
-                container.fail(TaskState::Failed, "task: non-zero exit (137)", now);
+                container.fail(TaskState::Failed, error, now);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Notes that the checks of a running container fail, or that they pass again.
+    pub(crate) fn eject(&mut self, task: &TaskId, ejected: bool) -> bool {
+        match self.containers.get_mut(task) {
+            Some(container) if container.state == TaskState::Running => {
+                container.ejected = ejected;
                 true
             }
             _ => false,
@@ -191,7 +204,10 @@ impl Container {
             at: now,
             message: String::new(),
             error: self.error.clone(),
-            container: None,
+            container: self.ejected.then(|| ContainerStatus {
+                ejected: true,
+                ..ContainerStatus::default()
+            }),
             ports: match self.state {
                 TaskState::Starting | TaskState::Running => ports.collect(),
                 _ => Vec::new(),

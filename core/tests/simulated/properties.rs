@@ -85,6 +85,7 @@ enum Incident {
     Label(u8, bool),
     Behave(u8, Behaviour),
     Kill(usize),
+    Eject(usize, bool),
     Connect(usize, u64),
     ChangeLeader,
     Replay(usize),
@@ -119,6 +120,7 @@ fn incident() -> impl Strategy<Value = Incident> {
         2 => (node(), any::<bool>()).prop_map(|(n, label)| Incident::Label(n, label)),
         2 => (service(), behaviour).prop_map(|(s, b)| Incident::Behave(s, b)),
         3 => (0..50usize).prop_map(Incident::Kill),
+        2 => (0..50usize, any::<bool>()).prop_map(|(t, ejected)| Incident::Eject(t, ejected)),
         1 => (0..50usize, 0..3u64).prop_map(|(t, n)| Incident::Connect(t, n)),
         2 => Just(Incident::ChangeLeader),
         3 => (1..30usize).prop_map(Incident::Replay),
@@ -238,7 +240,7 @@ fn happen(simulation: &mut Simulation, incident: &Incident) {
             simulation.agents.remove(&id);
         }
         Incident::Availability(number, availability) => {
-            simulation.update_node(&node_id(number), |spec| spec.availability = availability);
+            set_availability(simulation, &node_id(number), availability);
         }
         Incident::Label(number, is_other) => label(simulation, &node_id(number), is_other),
         Incident::Behave(number, behaviour) => {
@@ -248,7 +250,12 @@ fn happen(simulation: &mut Simulation, incident: &Incident) {
         }
         Incident::Kill(number) => {
             if let Some(task) = task_number(simulation, number) {
-                simulation.kill(&task);
+                simulation.fail(&task, "task: non-zero exit (137)");
+            }
+        }
+        Incident::Eject(number, ejected) => {
+            if let Some(task) = task_number(simulation, number) {
+                simulation.eject(&task, ejected);
             }
         }
         Incident::Connect(number, active) => {
@@ -292,10 +299,16 @@ fn connect(simulation: &mut Simulation, id: &NodeId, connected: bool) {
 }
 
 fn label(simulation: &mut Simulation, id: &NodeId, is_other: bool) {
-    simulation.update_node(id, |spec| {
+    let labelled = simulation.update_node(id, |spec| {
         let value = if is_other { "yes" } else { "no" };
         spec.labels.insert("other".to_owned(), value.to_owned());
     });
+    labelled.expect("nobody else changes it");
+}
+
+fn set_availability(simulation: &mut Simulation, id: &NodeId, availability: Availability) {
+    let set = simulation.update_node(id, |spec| spec.availability = availability);
+    set.expect("nobody else changes it");
 }
 
 /// Services run again, and jobs come to their end.
@@ -312,10 +325,18 @@ fn heal(simulation: &mut Simulation) {
         simulation.behaviours.insert(name, ends);
     }
     simulation.connections.clear();
+    let tasks: Vec<TaskId> = simulation
+        .state
+        .tasks()
+        .map(|task| task.id.clone())
+        .collect();
+    for task in &tasks {
+        simulation.eject(task, false);
+    }
     let nodes: Vec<NodeId> = simulation.agents.keys().cloned().collect();
     for id in &nodes {
         connect(simulation, id, true);
-        simulation.update_node(id, |spec| spec.availability = Availability::Active);
+        set_availability(simulation, id, Availability::Active);
         label(simulation, id, false);
     }
     // Which nodes are there is a part of what is asked for: all of them are heard once.

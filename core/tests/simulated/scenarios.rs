@@ -7,37 +7,37 @@
 //!                                        service NAME [replicas=N] [port=80:80] [host-port=53:53]
 //! scale NAME N · rm NAME                    [cpus=N] [constraint=KEY==VALUE] [drain=SECONDSs]
 //! run SECONDSs                              [image=IMAGE] [behaves=…]
-//! kill NAME.SLOT                         behave NAME healthy|missing|crash=SECONDSs
+//! kill|ill|eject|well NAME.SLOT          behave NAME healthy|missing|crash=SECONDSs
 //! lose NODE · return NODE · forget NODE  connections NAME.SLOT N
 //! active|pause|drain NODE                label NODE KEY=VALUE
 //! promote|demote NODE                    unlabel NODE KEY
 //! leader-change · no-leader SECONDSs     show tasks|endpoints|nodes|updates|zones|generic|counts
-//! update NAME [any option of service]    rollback NAME · rebalance NAME
+//! update NAME [any option of service]         |containers
+//! rollback NAME · rebalance NAME
 //! ```
+//!
+//! A container that is killed ends, and so does one that is ill; one that is ejected is ill and
+//! runs on, until it is well. Those that show one of Docker Swarm's behaviour checks say so.
 //!
 //! Behaviours hold for a service or for an image. The options that say how a service is
 //! updated are in [`crate::options`].
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use swarmlet_core::apply::Outcome;
 use swarmlet_core::command::Command;
-use swarmlet_core::endpoints::{self, EndpointState};
-use swarmlet_core::model::{Availability, NodeId, Role, Task, TaskId, TaskState};
+use swarmlet_core::model::{Availability, NodeId, Role, TaskId};
 
 use crate::objects::node;
 use crate::options;
+use crate::shown::{name_of, show};
 use crate::simulation::Simulation;
 
 #[test]
 fn scenarios_go_as_written() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    files.sort();
+    let files = files();
     assert!(files.len() >= 10, "only {} scenarios", files.len());
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut differences = String::new();
@@ -58,6 +58,35 @@ fn scenarios_go_as_written() {
         }
     }
     assert!(differences.is_empty(), "{differences}");
+}
+
+/// Docker Swarm's behaviours that swarmlet keeps are numbered from 1 to 25. Number 10 is about the
+/// managers' log alone, in which core takes no part.
+#[test]
+fn every_behaviour_check_has_a_scenario() {
+    let mut shown = BTreeSet::from([10]);
+    for file in files() {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let first = text.lines().next().unwrap_or_default();
+        let Some(numbers) = first.strip_prefix("# Behaviour check") else {
+            continue;
+        };
+        let numbers = numbers.split(|c: char| !c.is_ascii_digit());
+        shown.extend(numbers.filter_map(|number| number.parse::<u32>().ok()));
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert!(name.starts_with("check-"), "{name} shows {first:?}");
+    }
+    assert_eq!(shown, (1..=25).collect());
+}
+
+fn files() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    files
 }
 
 /// The lines from the first that differs, with `-` for expected and `+` for found.
@@ -169,9 +198,14 @@ impl Player {
             }
             ["run", time] => simulation.run(options::seconds(time)),
             ["behave", name, behaviour] => options::behave(simulation, name, behaviour),
-            ["kill", task] => {
+            [word @ ("kill" | "ill" | "eject" | "well"), task] => {
                 let id = task_id(simulation, task);
-                assert!(simulation.kill(&id), "{task} does not run");
+                let done = match word {
+                    "kill" => simulation.fail(&id, "task: non-zero exit (137)"),
+                    "ill" => simulation.fail(&id, "unhealthy container"),
+                    _ => simulation.eject(&id, word == "eject"),
+                };
+                assert!(done, "{task} does not run");
             }
             ["connections", task, count] => {
                 let id = task_id(simulation, task);
@@ -185,7 +219,10 @@ impl Player {
                 self.output += &show(simulation, what);
             }
             [word, name, ref words @ ..] => {
-                change_node(simulation, &node_id(&self.nodes, name), (word, words));
+                let changed = change_node(simulation, &node_id(&self.nodes, name), (word, words));
+                if let Err(refusal) = changed {
+                    writeln!(self.output, "> {line}\nrefused: {refusal}").unwrap();
+                }
             }
             _ => panic!("what is {line:?}?"),
         }
@@ -208,21 +245,22 @@ impl Player {
 }
 
 /// What happens to a node, or what a user wants of it.
-fn change_node(simulation: &mut Simulation, id: &NodeId, change: (&str, &[&str])) {
+fn change_node(simulation: &mut Simulation, id: &NodeId, change: (&str, &[&str])) -> Outcome {
     match change {
-        ("lose", []) => simulation.agents.get_mut(id).unwrap().connected = false,
-        ("return", []) => simulation.agents.get_mut(id).unwrap().connected = true,
+        (word @ ("lose" | "return"), []) => {
+            simulation.agents.get_mut(id).unwrap().connected = word == "return";
+            Ok(Vec::new())
+        }
         ("forget", []) => {
-            simulation
-                .user(Command::RemoveNode { id: id.clone() })
-                .unwrap();
+            let removed = simulation.user(Command::RemoveNode { id: id.clone() });
             simulation.agents.remove(id);
+            removed
         }
         ("label", [label]) => {
             let (key, value) = label.split_once('=').unwrap();
             simulation.update_node(id, |spec| {
                 spec.labels.insert(key.to_owned(), value.to_owned());
-            });
+            })
         }
         (word @ ("active" | "pause" | "drain"), []) => {
             let availability = match word {
@@ -230,21 +268,17 @@ fn change_node(simulation: &mut Simulation, id: &NodeId, change: (&str, &[&str])
                 "pause" => Availability::Pause,
                 _ => Availability::Drain,
             };
-            simulation.update_node(id, |spec| spec.availability = availability);
+            simulation.update_node(id, |spec| spec.availability = availability)
         }
-        ("unlabel", [key]) => {
-            simulation.update_node(id, |spec| {
-                spec.labels.remove(*key);
-            });
-        }
-        (word @ ("promote" | "demote"), []) => {
-            simulation.update_node(id, |spec| {
-                spec.role = match word {
-                    "promote" => Role::Manager,
-                    _ => Role::Worker,
-                };
-            });
-        }
+        ("unlabel", [key]) => simulation.update_node(id, |spec| {
+            spec.labels.remove(*key);
+        }),
+        (word @ ("promote" | "demote"), []) => simulation.update_node(id, |spec| {
+            spec.role = match word {
+                "promote" => Role::Manager,
+                _ => Role::Worker,
+            };
+        }),
         _ => panic!("what is {change:?}?"),
     }
 }
@@ -253,18 +287,6 @@ fn node_id(nodes: &[String], name: &str) -> NodeId {
     let position = nodes.iter().position(|node| node == name);
     let number = position.unwrap_or_else(|| panic!("no node {name}")) + 1;
     NodeId::from_random(number as u128)
-}
-
-/// `service.slot`, or `service.host` where the service has one task on each node.
-fn name_of(simulation: &Simulation, task: &Task) -> String {
-    match &task.home {
-        Some(home) => {
-            let node = simulation.state.node(home);
-            let host = node.map_or(home.as_str(), |node| node.description.hostname.as_str());
-            format!("{}.{host}", task.service_name)
-        }
-        None => task.name(),
-    }
 }
 
 /// The newest task of `service.slot`.
@@ -278,181 +300,4 @@ fn task_id(simulation: &Simulation, name: &str) -> TaskId {
         .unwrap_or_else(|| panic!("no task {name}"))
         .id
         .clone()
-}
-
-fn show(simulation: &Simulation, what: &str) -> String {
-    match what {
-        "tasks" => tasks(simulation),
-        "endpoints" => table(simulation),
-        "nodes" => nodes(simulation),
-        "zones" => zones(simulation),
-        "generic" => generic(simulation),
-        "updates" => updates(simulation),
-        "counts" => counts(simulation),
-        _ => panic!("cannot show {what}"),
-    }
-}
-
-fn hostname<'a>(simulation: &'a Simulation, id: Option<&NodeId>) -> &'a str {
-    id.and_then(|id| simulation.state.node(id))
-        .map_or("-", |node| &node.description.hostname)
-}
-
-/// As `service ps` shows them: by slot, the newest first.
-fn tasks(simulation: &Simulation) -> String {
-    let mut tasks: Vec<&Task> = simulation.state.tasks().collect();
-    tasks.sort_by_key(|task| {
-        let name = (task.service_name.clone(), task.slot);
-        (name, std::cmp::Reverse(task.created_at), task.id.clone())
-    });
-    let mut text = String::new();
-    for task in tasks {
-        let host = hostname(simulation, task.node.as_ref());
-        let (desired, state) = (task.desired, task.status.state);
-        let draining = if task.draining.is_some() && task.is_live() {
-            " draining"
-        } else {
-            ""
-        };
-        write!(
-            text,
-            "{:<6} {host:<3} {desired:<8} {state:<8}{draining}",
-            name_of(simulation, task)
-        )
-        .unwrap();
-        let waits = task.node.is_none() && task.is_live() && task.status.error.is_none();
-        if waits {
-            write!(text, " {}", task.status.message).unwrap();
-        }
-        if let Some(error) = &task.status.error {
-            write!(text, " {error:?}").unwrap();
-        }
-        text.truncate(text.trim_end().len());
-        text.push('\n');
-    }
-    text
-}
-
-/// Each service: how many of its tasks are in which state, but for those kept to be looked at.
-fn counts(simulation: &Simulation) -> String {
-    let mut text = String::new();
-    for service in simulation.state.services() {
-        let mut states: BTreeMap<TaskState, usize> = BTreeMap::new();
-        let counts = |task: &&Task| task.is_live() || task.is_member();
-        for task in simulation.state.tasks_of(&service.id).filter(counts) {
-            *states.entry(task.status.state).or_default() += 1;
-        }
-        write!(text, "{}:", service.spec.name).unwrap();
-        for (state, count) in states {
-            write!(text, " {count} {state}").unwrap();
-        }
-        text.push('\n');
-    }
-    text
-}
-
-fn table(simulation: &Simulation) -> String {
-    let mut text = String::new();
-    for listener in endpoints::derive(&simulation.state).listeners {
-        write!(text, "{} {}:", listener.port, listener.service_name).unwrap();
-        let mut endpoints: Vec<String> = listener
-            .endpoints
-            .iter()
-            .map(|endpoint| {
-                let task = simulation.state.task(&endpoint.task).unwrap();
-                let name = name_of(simulation, task);
-                let host = hostname(simulation, Some(&endpoint.node));
-                match endpoint.state {
-                    EndpointState::Ready => format!(" {name}@{host}"),
-                    EndpointState::Draining => format!(" {name}@{host}(draining)"),
-                }
-            })
-            .collect();
-        endpoints.sort();
-        text.extend(endpoints);
-        text.push('\n');
-    }
-    text
-}
-
-/// Each service: where its update stands, and its running tasks by image.
-fn updates(simulation: &Simulation) -> String {
-    let mut text = String::new();
-    for service in simulation.state.services() {
-        write!(text, "{}:", service.spec.name).unwrap();
-        let mut running: BTreeMap<&str, usize> = BTreeMap::new();
-        let serves = |task: &&Task| {
-            task.status.state == TaskState::Running && task.desired <= TaskState::Running
-        };
-        for task in simulation.state.tasks_of(&service.id).filter(serves) {
-            *running.entry(&task.spec.containers[0].image).or_default() += 1;
-        }
-        for (image, count) in running {
-            write!(text, " {count} of {image}").unwrap();
-        }
-        if let Some(status) = &service.update_status {
-            let id = status.failed_task.as_ref();
-            let task = id.and_then(|id| simulation.state.task(id));
-            let name = task.map(|task| name_of(simulation, task));
-            let mut message = status.message.clone();
-            if let (Some(id), Some(name)) = (id, name) {
-                message = message.replace(id.as_str(), &name);
-            }
-            write!(text, ", {}: {message}", status.state).unwrap();
-        }
-        text.push('\n');
-    }
-    text
-}
-
-/// Members by zone, and of how many on each node.
-fn zones(simulation: &Simulation) -> String {
-    let mut zones: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for node in simulation.state.nodes() {
-        let zone = node.spec.labels.get("zone").map_or("-", String::as_str);
-        let rack = node.spec.labels.get("rack");
-        let tasks = simulation.state.tasks_on(&node.id);
-        let count = tasks.filter(|t| t.is_live() && t.is_member()).count();
-        let rack = rack.map_or(String::new(), |rack| format!("({rack})"));
-        let name = &node.description.hostname;
-        let nodes = zones.entry(zone).or_default();
-        nodes.push(format!("{name}{rack}={count}"));
-    }
-    let line = |(zone, nodes): (&str, Vec<String>)| format!("{zone}: {}\n", nodes.join(" "));
-    zones.into_iter().map(line).collect()
-}
-
-/// Which generic resources each node's tasks have.
-fn generic(simulation: &Simulation) -> String {
-    let mut text = String::new();
-    for node in simulation.state.nodes() {
-        write!(text, "{}:", node.description.hostname).unwrap();
-        let tasks = simulation.state.tasks_on(&node.id);
-        for task in tasks.filter(|task| task.is_live()) {
-            for (kind, amount) in &task.spec.resources.reservations.generic {
-                let names = task.generic_names.get(kind);
-                let names = names.map_or(String::new(), |names| format!("({})", names.join(",")));
-                write!(text, " {}={amount} {kind}{names}", task.name()).unwrap();
-            }
-        }
-        text.push('\n');
-    }
-    text
-}
-
-fn nodes(simulation: &Simulation) -> String {
-    let mut text = String::new();
-    for node in simulation.state.nodes() {
-        let name = &node.description.hostname;
-        let (state, message) = (node.status.state, &node.status.message);
-        let tasks = simulation
-            .state
-            .tasks_on(&node.id)
-            .filter(|task| task.is_live() && task.is_member())
-            .count();
-        write!(text, "{name} {state} {tasks} tasks {message}").unwrap();
-        text.truncate(text.trim_end().len());
-        text.push('\n');
-    }
-    text
 }

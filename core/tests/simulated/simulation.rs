@@ -8,8 +8,8 @@ use swarmlet_core::apply::{Outcome, apply};
 use swarmlet_core::command::{Command, Proposal};
 use swarmlet_core::drain::{self, Acks};
 use swarmlet_core::model::{
-    Node, NodeId, NodeSpec, Service, ServiceId, ServiceSpec, Task, TaskId, TaskState, Timestamp,
-    Version,
+    Node, NodeId, NodeSpec, Service, ServiceId, ServiceSpec, Task, TaskId, TaskState, TaskStatus,
+    Timestamp, Version,
 };
 use swarmlet_core::random::Random;
 use swarmlet_core::state::State;
@@ -116,22 +116,28 @@ impl Simulation {
             .unwrap_or_else(|| panic!("no service {name}"))
     }
 
-    /// Changes what the user wants of a node.
-    pub(crate) fn update_node(&mut self, id: &NodeId, edit: impl FnOnce(&mut NodeSpec)) {
+    /// Changes what the user wants of a node; one that is not there is left alone.
+    pub(crate) fn update_node(&mut self, id: &NodeId, edit: impl FnOnce(&mut NodeSpec)) -> Outcome {
         let Some(node) = self.state.node(id) else {
-            return;
+            return Ok(Vec::new());
         };
         let (expected, mut spec) = (node.version, node.spec.clone());
         edit(&mut spec);
         let id = id.clone();
         self.user(Command::UpdateNode { id, expected, spec })
-            .expect("nobody else changes it");
     }
 
-    /// Ends the container that serves in a slot.
-    pub(crate) fn kill(&mut self, task: &TaskId) -> bool {
+    /// Ends the container of a task, as `docker kill` and failing checks do.
+    pub(crate) fn fail(&mut self, task: &TaskId, error: &str) -> bool {
         let now = self.now;
-        self.agents.values_mut().any(|agent| agent.kill(task, now))
+        let mut agents = self.agents.values_mut();
+        agents.any(|agent| agent.fail(task, error, now))
+    }
+
+    /// Whether a task's checks fail from now on, and it runs on all the same.
+    pub(crate) fn eject(&mut self, task: &TaskId, ejected: bool) -> bool {
+        let mut agents = self.agents.values_mut();
+        agents.any(|agent| agent.eject(task, ejected))
     }
 
     /// Another manager leads: all that was in the old one's memory is gone.
@@ -230,10 +236,14 @@ impl Simulation {
             }
             agent.route(&table, &self.connections);
             for (task, status) in agent.statuses(self.now) {
-                let known = self.state.task(&task).map(|task| task.status.state);
+                let known = self.state.task(&task).map(|task| &task.status);
                 // A report that brings no news is left out here to keep proposals readable;
                 // `replay` sees to it that repeated ones are harmless.
-                if known.is_some_and(|known| known < status.state) {
+                let is_news = |known: &TaskStatus| {
+                    let same = known.state == status.state && !status.state.is_terminal();
+                    known.state < status.state || same && known.container != status.container
+                };
+                if known.is_some_and(is_news) {
                     reports.push(Command::ReportTask {
                         id: task,
                         by: Some(id.clone()),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use tonic::Status;
 
+use swarmlet_core::apply::Rejection;
 use swarmlet_core::model::{Node, NodeState, Role};
 use swarmlet_core::state::State;
 use swarmlet_proto::v1;
@@ -62,13 +63,9 @@ pub(super) async fn may_become(
     if wanted == Role::Manager || node.spec.role == wanted {
         return Ok(());
     }
-    let others = state
-        .nodes()
-        .filter(|other| other.id != node.id && other.spec.role == Role::Manager);
-    if others.count() == 0 {
-        return Err(Status::failed_precondition(
-            "attempting to demote the last manager of the swarm",
-        ));
+    // Said before anything about voters is: that one cannot spare itself is true, and less clear.
+    if !state.has_other_manager(&node.id) {
+        return Err(status::of_rejection(&Rejection::LastManager));
     }
     let Some(manager) = &node.manager else {
         return Ok(());
