@@ -43,6 +43,11 @@ pub(crate) fn two_services(cluster: &Cluster) {
     }
 }
 
+/// What the tasks of one of them answer.
+fn names(service: &str) -> BTreeSet<String> {
+    (1..=6).map(|slot| format!("{service}-{slot}")).collect()
+}
+
 /// Every answer on a port came from its own service.
 #[track_caller]
 pub(crate) fn all_from(report: &swarmlet_integration_tests::LoadReport, service: &str) {
@@ -102,10 +107,14 @@ fn without_any_manager_containers_come_back_and_a_rebooted_host_serves() {
     worker.restart_engine().unwrap();
     let booted = Instant::now();
     cluster.start_daemon(worker).unwrap();
-    let back = watch(&cluster, worker, 12).unwrap().after(booted).unwrap();
+    watch(&cluster, worker, 12).unwrap().after(booted).unwrap();
+    // A container that runs may not listen yet, and then is left out for a moment.
+    for (port, service) in [(80, "a"), (81, "b")] {
+        cluster.answers(worker, port, &names(service)).unwrap();
+    }
     within(
         "a rebooted host serves all of its tasks",
-        back,
+        booted.elapsed(),
         Duration::from_secs(15),
     );
     for (report, service) in [(on_a.stop().unwrap(), "a"), (on_b.stop().unwrap(), "b")] {
@@ -114,16 +123,6 @@ fn without_any_manager_containers_come_back_and_a_rebooted_host_serves() {
             "{service} meanwhile: {} requests, failed {:?}",
             report.answered(),
             report.errors
-        );
-    }
-    for (port, service) in [(80, "a"), (81, "b")] {
-        let report = cluster.ask(worker, port, 60).unwrap();
-        all_from(&report, service);
-        assert_eq!(
-            (report.failed(), report.answers.len()),
-            (0, 6),
-            "{}",
-            report.to_json()
         );
     }
 
@@ -148,13 +147,6 @@ fn without_any_manager_containers_come_back_and_a_rebooted_host_serves() {
         0,
     );
     for host in cluster.hosts.iter() {
-        let report = cluster.ask(host, 80, 60).unwrap();
-        all_from(&report, "a");
-        assert_eq!(
-            (report.failed(), report.answers.len()),
-            (0, 6),
-            "{}",
-            report.to_json()
-        );
+        cluster.answers(host, 80, &names("a")).unwrap();
     }
 }
