@@ -2,8 +2,9 @@
 //!
 //! A bound of a few milliseconds or seconds is one of a machine that has the time. Where three
 //! hosts share two processors with other programs, everything takes as much longer as there are
-//! more runnable threads than processors, swarmlet and container engines alike. What was measured
-//! meanwhile is compared with the bound times this factor.
+//! more runnable threads than processors, swarmlet and container engines alike; and where a disk
+//! is busy with what a build has written, whoever records something durably waits for it. What was
+//! measured meanwhile is compared with the bound times this factor.
 
 use std::{
     collections::VecDeque,
@@ -39,12 +40,16 @@ pub(crate) fn watch() {
         thread::spawn(|| {
             let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
             let mut ticks = [0; 8];
+            let mut looked = (Instant::now(), disk_waits().unwrap_or_default());
             // A machine that does not tell is taken for an idle one.
             while let (Some(runnable), Ok(now)) = (runnable(), processor_ticks()) {
                 let stolen = stolen(ticks, now);
                 ticks = now;
-                let factor = factor(runnable, cores, stolen);
                 let at = Instant::now();
+                let waits = disk_waits().unwrap_or_default();
+                let waited = share(waits.saturating_sub(looked.1), at.duration_since(looked.0));
+                looked = (at, waits);
+                let factor = factor(runnable, cores, stolen, waited);
                 let mut samples = SAMPLES.lock().unwrap_or_else(PoisonError::into_inner);
                 if samples.len() == KEPT {
                     samples.pop_front();
@@ -75,10 +80,24 @@ pub(crate) fn during(window: Duration) -> f64 {
     }
 }
 
-/// Threads per processor, with what the machine under a virtual one takes for others.
-fn factor(runnable: usize, cores: usize, stolen: f64) -> f64 {
+/// Threads per processor, with what the machine under a virtual one takes for others, and the
+/// share of the time in which somebody waits for a disk.
+fn factor(runnable: usize, cores: usize, stolen: f64, waited: f64) -> f64 {
     let shared = (runnable as f64 / cores as f64).max(1.0);
-    shared / (1.0 - stolen.clamp(0.0, 0.75))
+    let left = |taken: f64| 1.0 - taken.clamp(0.0, 0.75);
+    shared / left(stolen) / left(waited)
+}
+
+/// For how long somebody has waited for a disk since boot; none where the kernel does not count it.
+fn disk_waits() -> Option<Duration> {
+    let text = fs::read_to_string("/proc/pressure/io").ok()?;
+    let some = text.lines().find(|line| line.starts_with("some "))?;
+    let (_, total) = some.split_once("total=")?;
+    Some(Duration::from_micros(total.trim().parse().ok()?))
+}
+
+fn share(part: Duration, whole: Duration) -> f64 {
+    part.as_secs_f64() / whole.as_secs_f64().max(1e-6)
 }
 
 /// Threads that run or want to, without the one that asks.
@@ -103,10 +122,11 @@ mod tests {
 
     #[test]
     fn threads_beyond_the_processors_stretch() {
-        assert!((factor(1, 2, 0.0) - 1.0).abs() < 1e-9);
-        assert!((factor(2, 2, 0.0) - 1.0).abs() < 1e-9);
-        assert!((factor(6, 2, 0.0) - 3.0).abs() < 1e-9);
-        assert!((factor(2, 2, 0.5) - 2.0).abs() < 1e-9);
+        assert!((factor(1, 2, 0.0, 0.0) - 1.0).abs() < 1e-9);
+        assert!((factor(2, 2, 0.0, 0.0) - 1.0).abs() < 1e-9);
+        assert!((factor(6, 2, 0.0, 0.0) - 3.0).abs() < 1e-9);
+        assert!((factor(2, 2, 0.5, 0.0) - 2.0).abs() < 1e-9);
+        assert!((factor(1, 2, 0.0, 0.5) - 2.0).abs() < 1e-9);
         let (before, now) = ([50, 0, 40, 0, 0, 0, 0, 10], [70, 0, 95, 0, 0, 0, 0, 35]);
         assert!((stolen(before, now) - 0.25).abs() < 1e-9);
         assert!(stolen(now, now).abs() < 1e-9);

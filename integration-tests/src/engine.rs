@@ -16,7 +16,9 @@ use rustix::process::{Pid, Signal};
 use crate::{
     Namespace, Process,
     cleanup::{control_group, signal},
-    command, wait_until,
+    command,
+    namespace::ENGINE,
+    wait_until,
 };
 
 /// Variable and value that tell a host's engine, with all that it starts,
@@ -42,7 +44,7 @@ impl Engine {
     /// Starts containerd and dockerd in a host's namespaces and returns once
     /// the engine answers.
     pub(crate) fn start(namespace: &Namespace, run: &str) -> Result<Self> {
-        let directory = namespace.directory().join("engine");
+        let directory = namespace.directory().join(ENGINE);
         fs::create_dir_all(&directory)?;
         let engine = Self {
             directory,

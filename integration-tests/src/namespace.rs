@@ -25,15 +25,19 @@ use crate::{Output, cleanup::RUN_VARIABLE, command, process, wait_until};
 /// A command that configures the network has no reason to take longer.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 
-/// What the holding process does before it falls asleep. The two directories
+/// What the holding process does before it falls asleep. The first two directories
 /// are where containerd and dockerd write whatever their flags say: hidden
-/// behind file systems of the host's own, so that nothing stays behind.
-const HOLD: &str = "mkdir -p /run/containerd /etc/docker \
-    && mount -t tmpfs -o mode=711 tmpfs /run/containerd \
-    && mount -t tmpfs -o mode=711 tmpfs /etc/docker \
+/// behind file systems of the host's own, so that nothing stays behind. The others are the
+/// engine's own: in memory, for an engine waits for its disk at each start of a container, and
+/// that of a machine that has just built all this may be busy for many seconds.
+const HOLD: &str = "for directory in /run/containerd /etc/docker \"$1/docker-root\" \"$1/containerd-root\"; do \
+    mkdir -p \"$directory\" && mount -t tmpfs -o mode=711 tmpfs \"$directory\" || exit 1; done \
     && ip link set lo up \
     && echo \"$0\" >/proc/sys/kernel/hostname \
     && exec sleep infinity";
+
+/// Where a host's engine writes, below the host's directory.
+pub(crate) const ENGINE: &str = "engine";
 
 /// Namespaces of one host, of the switch between hosts, or of a client.
 #[derive(Debug)]
@@ -66,6 +70,7 @@ impl Namespace {
                 HOLD,
                 name,
             ])
+            .arg(directory.join(ENGINE))
             .env(RUN_VARIABLE, run);
         command::log_to(&mut command, &log)?;
         let mut holder = command
