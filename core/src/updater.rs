@@ -151,18 +151,28 @@ struct Change<'a> {
     new: Option<&'a Task>,
     /// Whether a new task has ended and is not succeeded yet.
     failed: bool,
+    /// Whether all that is left is a task of another version that ended, and will be succeeded.
+    vacant: bool,
 }
 
 impl<'a> Change<'a> {
     fn of(number: u32, service: &Service, slot: &'a Slot<'a>) -> Self {
         let (old, new) = slot.by_version(service);
-        let current = |task: &&Task| !service.is_outdated(task);
+        let (old, new) = (slot::best(&old), slot::best(&new));
+        let mut finished = slot.finished.iter();
+        let failed = finished.any(|task| !service.is_past(task));
+        let left = || slot::last(&slot.finished);
+        let is_over = |task| restart::is_over(task, &service.spec.task.restart);
         Self {
             number,
             slot,
-            old: slot::best(&old),
-            new: slot::best(&new),
-            failed: slot.finished.iter().copied().any(|task| current(&task)),
+            old,
+            new,
+            failed,
+            vacant: old.is_none()
+                && new.is_none()
+                && !failed
+                && left().is_some_and(|task| !is_over(task)),
         }
     }
 
@@ -172,12 +182,13 @@ impl<'a> Change<'a> {
 
     /// Whether the new task is on its way for the first time, or nothing else is there.
     fn is_in_flight(&self, service: &Service, now: Timestamp, delay: Duration) -> bool {
-        self.new.is_some_and(|new| {
+        let on_its_way = |new: &Task| {
             if new.status.state == TaskState::Running {
                 return is_new(service, new) && now < new.status.at.after(delay);
             }
             new.restart.failures == 0 || self.slot.is_left_by_another(new)
-        })
+        };
+        self.vacant || self.new.is_some_and(on_its_way)
     }
 }
 
@@ -195,7 +206,9 @@ impl Update<'_> {
             .iter()
             .filter(|change| change.is_in_flight(self.service, self.now, self.config.delay))
             .count();
-        seats.saturating_sub(in_flight)
+        // Empty slots are filled in this very pass.
+        let empty = self.wanted.saturating_sub(self.slots.len());
+        seats.saturating_sub(in_flight + empty)
     }
 
     /// Slots that are still to be changed: first those that do not serve.
@@ -396,6 +409,7 @@ impl Update<'_> {
                     .any(|task| restart::is_over(task, policy))
             };
             slot.members().all(|task| !self.service.is_outdated(task))
+                && slot.finished.iter().all(|task| !self.service.is_past(task))
                 && slot.leaving.is_empty()
                 && match change.new {
                     Some(new) => runs(new),

@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 
 use super::service::{check_ports, find};
-use super::{Change, Outcome, Rejection, rebalance};
+use super::{Change, Outcome, Rejection, rebalance, task};
 use crate::event::Event;
 use crate::model::{
-    Service, ServiceId, ServiceSpec, TaskId, TaskState, TaskStatus, UpdateState, UpdateStatus,
-    Version,
+    Service, ServiceId, ServiceSpec, Task, TaskId, TaskState, TaskStatus, UpdateState,
+    UpdateStatus, Version,
 };
 use crate::state::State;
 
@@ -17,7 +17,8 @@ use crate::state::State;
 ///
 /// A paused update is begun again by any change but that of the replica count, an unchanged
 /// specification included: that is how Docker's users ask for it. Scaling a service must not
-/// go on with what has just failed.
+/// go on with what has just failed. What goes on is tried anew: failures count from zero, and no
+/// back-off is waited for.
 pub(super) fn change_spec(
     state: &mut State,
     change: Change,
@@ -42,6 +43,7 @@ pub(super) fn change_spec(
     };
     // What is new in a job begins another run of it, and a run that failed is no update.
     let begun = begun.filter(|_| !service.spec.mode.is_job());
+    let goes_on = resumed.is_some();
     let completed = is_deployed(state, service).then(|| Box::new(service.spec.clone()));
     let unchanged = service.spec == spec;
     let service = state
@@ -55,21 +57,62 @@ pub(super) fn change_spec(
     service.updated_at = change.at;
     if remade {
         service.spec_version = change.index;
-    }
-    if remade {
         rebalance::stop(state, change, id)?;
     }
-    if let Some(reached) = begun {
-        let message = match reached {
-            UpdateState::RollbackStarted => "rollback in progress",
-            _ => "update in progress",
-        };
-        begin(state, change, id, reached, message);
+    let Some(reached) = begun else {
+        return Ok(vec![Event::Service(id.clone())]);
+    };
+    let message = match reached {
+        UpdateState::RollbackStarted => "rollback in progress",
+        _ => "update in progress",
+    };
+    if goes_on {
+        return go_on(state, change, id, reached, message);
     }
+    begin(state, change, id, reached, message);
     Ok(vec![Event::Service(id.clone())])
 }
 
-/// Gives a service the specification of its last completed deployment.
+/// Takes up an update that was paused. Its tasks count as those of a new version, although they
+/// may be alike: whoever asks has done something about the cause, and wants to know at once
+/// whether that was enough.
+fn go_on(
+    state: &mut State,
+    change: Change,
+    id: &ServiceId,
+    reached: UpdateState,
+    message: &str,
+) -> Outcome {
+    let service = state
+        .service_mut(id)
+        .ok_or_else(|| Rejection::ServiceNotFound(id.clone()))?;
+    service.spec_version = change.index;
+    service.version = change.index;
+    service.updated_at = change.at;
+    begin(state, change, id, reached, message);
+    let waits = |task: &&Task| {
+        let backs_off = task.restart.failures > 0 && task.desired == TaskState::Ready;
+        backs_off && task.is_member() && task.is_live()
+    };
+    let waiting: Vec<TaskId> = state
+        .tasks_of(id)
+        .filter(waits)
+        .map(|task| task.id.clone())
+        .collect();
+    let mut events = vec![Event::Service(id.clone())];
+    for task in waiting {
+        events.extend(task::set_desired(
+            state,
+            change,
+            &task,
+            TaskState::Shutdown,
+        )?);
+    }
+    Ok(events)
+}
+
+/// Gives a service the specification of its last completed deployment. A rollback that paused on
+/// the way there goes on.
 pub(super) fn roll_back(
     state: &mut State,
     change: Change,
@@ -80,6 +123,11 @@ pub(super) fn roll_back(
     let service = find(state, id)?;
     if service.version != expected {
         return Err(Rejection::OutOfSequence);
+    }
+    let paused = UpdateState::RollbackPaused;
+    let status = service.update_status.as_ref().map(|status| status.state);
+    if service.previous_spec.is_none() && status == Some(paused) {
+        return go_on(state, change, id, UpdateState::RollbackStarted, message);
     }
     let spec = rollback_spec(state, service)?.clone();
     // A version that failed is nothing to come back to.
@@ -190,9 +238,11 @@ fn begin(state: &mut State, change: Change, id: &ServiceId, reached: UpdateState
     let Some(service) = state.service(id) else {
         return;
     };
-    let outdated: BTreeSet<u32> = state
+    // Those that were changed before a pause, and failed, are still to be shown to run.
+    let serves = |task: &Task| task.status.state == TaskState::Running;
+    let unchanged: BTreeSet<u32> = state
         .tasks_of(id)
-        .filter(|task| task.is_member() && service.is_outdated(task))
+        .filter(|task| task.is_member() && (service.is_outdated(task) || !serves(task)))
         .map(|task| task.slot)
         .collect();
     // What made an update roll back is of interest until something else fails.
@@ -208,7 +258,7 @@ fn begin(state: &mut State, change: Change, id: &ServiceId, reached: UpdateState
         started_at: change.at,
         completed_at: None,
         message: message.to_owned(),
-        slots: u32::try_from(outdated.len()).unwrap_or(u32::MAX),
+        slots: u32::try_from(unchanged.len()).unwrap_or(u32::MAX),
         failures: 0,
         failed_task,
     };

@@ -30,8 +30,9 @@ pub struct Service {
     pub updated_at: Timestamp,
     /// What the user asked for.
     pub spec: ServiceSpec,
-    /// Index of the last change of what tasks are made of; tasks carry it, so that a change of
-    /// the replica count replaces none.
+    /// Index of the last change of what tasks are made of, or of the last time that a paused
+    /// update was told to go on; tasks carry it, so that a change of the replica count replaces
+    /// none.
     pub spec_version: Version,
     /// The last specification before the present one whose deployment completed; what a
     /// rollback goes back to.
@@ -66,6 +67,15 @@ impl Service {
             false => Cow::Borrowed(&task.spec),
         };
         !self.spec.makes(&spec, &task.ports)
+    }
+
+    /// Whether an ended task says nothing about what the service asks for now: it was of another
+    /// version, or failed before its update was told to go on. One that completed has done what
+    /// it was made for.
+    #[must_use]
+    pub fn is_past(&self, ended: &Task) -> bool {
+        ended.spec_version != self.spec_version
+            && (ended.status.state != TaskState::Complete || self.is_outdated(ended))
     }
 
     /// The settings that the latest update works by.

@@ -107,17 +107,12 @@ fn replace(
     if !rollout.replace.contains(&number) || old.desired == TaskState::Running {
         serve(pass, slot, old, rollout);
     }
-    let (outdated, failed): (Vec<&Task>, Vec<&Task>) = slot
-        .finished
-        .iter()
-        .partition(|task| service.is_outdated(task));
-    for task in outdated {
+    let (past, failed): (Vec<&Task>, Vec<&Task>) =
+        slot.finished.iter().partition(|task| service.is_past(task));
+    for task in past {
         pass.retire(task);
     }
-    let last = failed
-        .iter()
-        .copied()
-        .max_by_key(|task| (task.status.at, task.created_at, &task.id));
+    let last = slot::last(&failed);
     match (&rollout.phase, last) {
         (Phase::Ends(_), _) => {}
         (Phase::Idle, _) => {
@@ -174,11 +169,7 @@ fn renew(pass: &mut Pass<'_>, service: &Service, number: u32, slot: &Slot<'_>, r
         // One of them goes first.
         return;
     }
-    let newest = slot
-        .finished
-        .iter()
-        .max_by_key(|task| (task.status.at, task.created_at, &task.id));
-    let Some(last) = newest else {
+    let Some(last) = slot::last(&slot.finished) else {
         if let Some(task) = slot.displaced.first() {
             let plan = restart::Plan::replace(task, pass.now);
             pass.create(service, plan, number, slot.home);
@@ -189,7 +180,7 @@ fn renew(pass: &mut Pass<'_>, service: &Service, number: u32, slot: &Slot<'_>, r
         pass.retire(task);
     }
     let policy = &service.spec.task.restart;
-    let plan = if service.is_outdated(last) {
+    let plan = if service.is_past(last) {
         // What the old version did is no reason to keep the new one waiting.
         let wanted = !restart::is_over(last, policy) || rollout.replace.contains(&number);
         wanted.then(restart::Plan::update)

@@ -170,6 +170,12 @@ fn others<'a>(members: &Few<'a>, stays: Option<&Task>) -> impl Iterator<Item = &
     members.filter(move |task| Some(&task.id) != stays.as_ref())
 }
 
+/// Of several tasks that have ended, the one that did so last.
+pub(crate) fn last<'f, 'a: 'f>(ended: impl IntoIterator<Item = &'f &'a Task>) -> Option<&'a Task> {
+    let ended = ended.into_iter().copied();
+    ended.max_by_key(|task| (task.status.at, task.created_at, &task.id))
+}
+
 /// Of several members that could stay: one that runs, then the oldest.
 pub(crate) fn best<'f, 'a: 'f>(
     members: impl IntoIterator<Item = &'f &'a Task>,

@@ -182,3 +182,35 @@ fn a_paused_update_goes_on_when_it_is_asked_for_again_but_not_when_scaled() {
     world.update(1, |_| {});
     assert_eq!(status(&world).0, UpdateState::RollbackStarted);
 }
+
+#[test]
+fn what_goes_on_is_tried_anew_and_without_its_back_off() {
+    let mut world = updating(|spec| spec.update.parallelism = 0);
+    let version = |world: &World| world.state.service(&service_id(1)).unwrap().spec_version;
+    world.ok(rollback(&world));
+    world.ok(end_update(&world, UpdateState::RollbackPaused));
+    let before = version(&world);
+    let slot = world.members()[0].slot;
+    for _ in 0..3 {
+        let mut members = world.members().into_iter();
+        let live = members.find(|task| task.slot == slot && task.is_live());
+        world.report(&live.unwrap().id, TaskState::Failed);
+        world.settle();
+    }
+    let waits = |task: &Task| task.restart.failures > 1 && task.desired == TaskState::Ready;
+    assert!(world.members().iter().any(waits), "{:?}", world.members());
+
+    world.ok(rollback(&world));
+    assert_eq!(status(&world), (UpdateState::RollbackStarted, 0));
+    assert!(version(&world) > before);
+    assert!(!world.members().iter().any(waits), "{:?}", world.members());
+    world.settle();
+    let new = world
+        .members()
+        .into_iter()
+        .find(|task| task.spec_version > before);
+    let new = new.unwrap();
+    assert_eq!((new.restart.failures, new.desired), (0, TaskState::Running));
+    world.report(&new.id, TaskState::Failed);
+    assert_eq!(status(&world), (UpdateState::RollbackStarted, 1));
+}
