@@ -69,7 +69,7 @@ bench-core: ## Decisions over large clusters, and how their time grows.
 bench-lb: bench-binaries ## The balancer beside HAProxy, nginx and nft (as root; 20 minutes).
 	$(BENCH)/bench-lb $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
-bench-node: bench-binaries ## A node's balancer: 1,000 ports published, 20 balancers that follow each other (as root; 5 minutes).
+bench-node: bench-binaries ## A node's balancer: 1,000 ports published, 20 upgrades under load (as root; 5 minutes).
 	$(BENCH)/bench-node $(ARGS)
 
 bench-cluster: bench-binaries ## A cluster beside Docker Swarm on the same engines (as root; 15 minutes).

@@ -15,4 +15,4 @@ pub use machine::Machine;
 pub use summary::{Summary, ratios};
 pub use testbed::{Route, Testbed};
 pub(crate) use usage::processor_ticks;
-pub use usage::{busy_share, cpu_time, machine_time, resident_bytes};
+pub use usage::{busy_share, cpu_time, machine_time, monotonic_ns, resident_bytes};

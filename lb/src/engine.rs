@@ -7,22 +7,8 @@
 //! to listen on. `epoll` is the engine there is. Another one, by completions
 //! instead of readiness, would be a second file beside it: an [`Engine`] that
 //! submits what [`crate::connection::Operation`]s ask for. How io_uring's
-//! completions would map:
-//!
-//! | operation | submission | completion |
-//! |---|---|---|
-//! | `Connect` | socket, connect, linked | `Connected`, `ConnectFailed` |
-//! | `Receive` | recv into a provided buffer | `Received`, `Ended`, `Failed` |
-//! | `Send`, `SendLast` | send from that buffer, again after a short one; `MSG_MORE` for the last | `Sent` |
-//! | `ShutDown`, `Close`, `Reset` | shutdown, close | none that the machine hears of |
-//! | `ArmTimer` | the same wheel; one timeout for the next tick | `Timer` |
-//!
-//! It would tell `Readable` and `Writable` of a side once, when that is
-//! connected, and never `...Blocked`: the machine then asks for one receive for
-//! each direction and leaves it under way. A multishot poll for hang-ups and
-//! errors tells `HungUp` and `Failing`. What a receive under way at the end
-//! needs, and epoll does not, is to be cancelled before its buffer is used
-//! again; a completion of an earlier use of a slot is told by its generation.
+//! completions map to the machine's events is in ARCHITECTURE.md, under "The
+//! balancer's engines".
 //!
 //! Whose turn it is among a port's endpoints is settled under the port's lock,
 //! by whichever thread asks. An atomic ticket would do for equal weights on a

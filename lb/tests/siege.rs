@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::support::{
     Backend, PATIENCE, listener,
-    outside::{Outside, raise_limit, serve_if_asked},
+    outside::{Outside, require_files, serve_if_asked},
     own_ip, own_port, ready, soon, until,
 };
 
@@ -47,18 +47,17 @@ async fn balancer() {
         config.threads = Some(2);
         config.max_buffered = usize::try_from(BUDGET).unwrap();
         config.per_source = SourceLimits {
-            connections: Some(u32::try_from(per_source()).unwrap()),
+            connections: Some(u32::try_from(PER_SOURCE).unwrap()),
             rate: None,
         };
     })
     .await;
 }
 
-/// Connections that each source may have, so that all are used by the attack:
-/// as many as this machine's limit of open files allows.
-fn per_source() -> u64 {
-    ATTACKERS.min((raise_limit() - 3_000) / 2) / SOURCES
-}
+/// Connections that each source may have, so that all are used by the attack.
+const PER_SOURCE: u64 = ATTACKERS / SOURCES;
+/// Both ends of all attackers are this process's, and all that the good clients need.
+const FILES: u64 = 2 * ATTACKERS + 3_000;
 
 /// A balancer in a process of its own, with a port for good clients.
 struct Fortress {
@@ -192,7 +191,7 @@ async fn active(client: &mut Client, port: u16) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_slow_the_too_many_and_those_who_do_not_read_do_not_hurt_the_others() {
-    let attackers = per_source() * SOURCES;
+    require_files(FILES);
     let directory = tempfile::tempdir().unwrap();
     let (good, slow, flood) = (own_port(), own_port(), own_port());
     let quick = Backend::start(|mut stream| async move {
@@ -232,9 +231,9 @@ async fn the_slow_the_too_many_and_those_who_do_not_read_do_not_hurt_the_others(
     let baseline = besieged.outside.held();
 
     let slow_address = SocketAddr::new(own_ip(), slow);
-    let streams = attack(slow_address, attackers).await;
+    let streams = attack(slow_address, ATTACKERS).await;
     until("all of them are in", async || {
-        active(&mut besieged.client, slow).await == attackers
+        active(&mut besieged.client, slow).await == ATTACKERS
     })
     .await;
     too_many_are_refused(&mut besieged.client, slow_address).await;
@@ -242,13 +241,13 @@ async fn the_slow_the_too_many_and_those_who_do_not_read_do_not_hurt_the_others(
     let dripping = tokio::spawn(drip(streams, is_enough));
     let ratio = median_ratio(&besieged, &calm).await;
     let held = besieged.outside.held();
-    eprintln!("{attackers} slow attackers: p99 is {ratio:.2} of what it is without");
+    eprintln!("{ATTACKERS} slow attackers: p99 is {ratio:.2} of what it is without");
     eprintln!(
         "each of them takes {} bytes",
-        (held.resident - baseline.resident) / attackers
+        (held.resident - baseline.resident) / ATTACKERS
     );
     assert!(ratio <= 2.0, "{ratio}");
-    assert_eq!(active(&mut besieged.client, slow).await, attackers);
+    assert_eq!(active(&mut besieged.client, slow).await, ATTACKERS);
 
     let greedy = memory_is_bounded(&mut besieged, flood, baseline.resident).await;
     enough.send(()).unwrap();

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use anyhow::{Result, ensure};
+
 /// Median, least and greatest of some values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
@@ -52,13 +54,23 @@ impl fmt::Display for Summary {
 
 /// The quotients of values of the same round. Rounds in which one of the two is missing are
 /// left out, for only what was measured together can be compared.
-#[must_use]
-pub fn ratios(own: &[Option<f64>], other: &[Option<f64>]) -> Vec<f64> {
-    let pairs = own.iter().zip(other);
-    pairs
-        .filter_map(|(own, other)| Some((*own)? / (*other)?))
-        .filter(|ratio| ratio.is_finite())
-        .collect()
+///
+/// # Errors
+///
+/// When a quotient is zero or infinite: one of the two figures was not measured then, whatever it
+/// says, and leaving it out would show the others as if they were all.
+pub fn ratios(own: &[Option<f64>], other: &[Option<f64>]) -> Result<Vec<f64>> {
+    let pairs = own.iter().zip(other).enumerate();
+    let both = pairs.filter_map(|(round, (own, other))| Some((round + 1, (*own)?, (*other)?)));
+    both.map(|(round, own, other)| {
+        let ratio = own / other;
+        ensure!(
+            ratio.is_finite() && ratio > 0.0,
+            "{own} beside {other} in round {round} is no ratio"
+        );
+        Ok(ratio)
+    })
+    .collect()
 }
 
 #[cfg(test)]
@@ -81,7 +93,22 @@ mod tests {
     #[test]
     fn ratios_are_of_the_same_round() {
         let own = [Some(1.0), None, Some(3.0), Some(4.0)];
-        let other = [Some(2.0), Some(2.0), None, Some(0.0)];
-        assert_eq!(ratios(&own, &other), [0.5]);
+        let other = [Some(2.0), Some(2.0), None, Some(1.0)];
+        assert_eq!(ratios(&own, &other).unwrap(), [0.5, 4.0]);
+    }
+
+    #[test]
+    fn what_was_not_measured_has_no_ratio() {
+        let check = |own: f64, other: f64| {
+            let own = [Some(1.0), Some(own)];
+            let ratios = ratios(&own, &[Some(1.0), Some(other)]);
+            let reason = ratios.unwrap_err().to_string();
+            assert!(reason.contains("in round 2"), "{reason}");
+        };
+        check(0.0, 1.0);
+        check(1.0, 0.0);
+        check(0.0, 0.0);
+        check(f64::NAN, 1.0);
+        check(-1.0, 1.0);
     }
 }

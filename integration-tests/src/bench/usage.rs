@@ -23,6 +23,13 @@ pub fn cpu_time(pid: Pid) -> Result<Duration> {
     Ok(Duration::from_nanos(sum))
 }
 
+/// The kernel's monotonic clock, which all processes have in common.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
+
 /// Memory of a process that is really there.
 ///
 /// # Errors

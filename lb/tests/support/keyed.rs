@@ -68,3 +68,26 @@ pub(crate) async fn receive(
     assert_eq!(total, len, "key {key}: an end that is none");
     Ok(())
 }
+
+/// Sends so much of the key's stream to somebody who gives it back, step by step, and compares
+/// what comes with what was sent. In steps, so that thousands can do so at once.
+pub(crate) async fn exchange(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    key: u64,
+    len: usize,
+) -> io::Result<()> {
+    const STEP: usize = 4096;
+    let mut keyed = Keyed(key);
+    let (mut sent, mut found) = ([0; STEP], [0; STEP]);
+    for begin in (0..len).step_by(STEP) {
+        let count = STEP.min(len - begin);
+        keyed.fill(&mut sent[..count]);
+        stream.write_all(&sent[..count]).await?;
+        stream.read_exact(&mut found[..count]).await?;
+        assert!(
+            sent[..count] == found[..count],
+            "key {key}: differs after {begin}"
+        );
+    }
+    Ok(())
+}

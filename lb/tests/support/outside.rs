@@ -79,13 +79,25 @@ pub(crate) async fn serve_if_asked(adjust: impl FnOnce(&mut Config)) {
     swarmlet_lb::run(config).await.unwrap();
 }
 
-/// Raises this process's limit of open files as far as it goes. Returns it.
-pub(crate) fn raise_limit() -> u64 {
+/// Raises this process's limit of open files to what its test opens.
+///
+/// # Panics
+///
+/// Where that is not allowed: with fewer the test would show less than it says.
+pub(crate) fn require_files(files: u64) {
     let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= files) {
+        return;
+    }
+    assert!(
+        limit.maximum.is_none_or(|maximum| maximum >= files),
+        "this test opens {files} files, and the hard limit of open files is {:?}: raise it \
+         (ulimit -Hn {files}, or LimitNOFILE of the service that runs the tests)",
+        limit.maximum
+    );
     let raised = Rlimit {
-        current: limit.maximum,
+        current: Some(files),
         maximum: limit.maximum,
     };
     setrlimit(Resource::Nofile, raised).unwrap();
-    limit.maximum.unwrap_or(u64::MAX)
 }

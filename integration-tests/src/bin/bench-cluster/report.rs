@@ -53,6 +53,8 @@ fn to_beat(measure: Measure) -> f64 {
 
 /// Writes `cluster.md`, `cluster.svg` and `cluster.csv`.
 pub(crate) fn write(directory: &Path, results: &Results, about: &str) -> Result<()> {
+    // First, so that whatever is wrong with the figures they can be looked at.
+    fs::write(directory.join("cluster.csv"), results.to_csv())?;
     let mut text = format!(
         "# swarmlet beside Docker Swarm\n\n\
          Written by `make bench-cluster`. {about}\n\n\
@@ -69,7 +71,7 @@ pub(crate) fn write(directory: &Path, results: &Results, about: &str) -> Result<
         let ratio = Summary::of(ratios(
             &results.series(System::Swarmlet, measure),
             &results.series(System::Swarm, measure),
-        ));
+        )?);
         let bound = to_beat(measure);
         let verdict = match own {
             Some(own) if own.median < bound => "beaten",
@@ -88,7 +90,6 @@ pub(crate) fn write(directory: &Path, results: &Results, about: &str) -> Result<
     text.push_str(METHOD);
     fs::write(directory.join("cluster.md"), text)?;
     fs::write(directory.join("cluster.svg"), chart(results).to_svg())?;
-    fs::write(directory.join("cluster.csv"), results.to_csv())?;
     Ok(())
 }
 

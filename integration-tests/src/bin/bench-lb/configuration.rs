@@ -21,8 +21,9 @@ fn endpoint(setup: &Setup<'_>, first_port: u16, number: u16) -> String {
 /// The balancer of this project by itself; it has no setting for a workload.
 pub(crate) fn swarmlet(setup: &Setup<'_>) -> String {
     let mut text = format!(
-        "ingress = [\"{}\"]\nthreads = {}\n",
+        "ingress = [\"{}\"]\ncontrol = \"{}\"\nthreads = {}\n",
         setup.balancer,
+        setup.control().display(),
         setup.cell.layout.threads()
     );
     for (port, first) in setup.listeners() {

@@ -12,7 +12,9 @@ mod cell;
 mod configuration;
 mod contender;
 mod idle;
+mod killed;
 mod measure;
+mod missed;
 mod report;
 mod results;
 mod targets;
@@ -82,6 +84,9 @@ fn main() -> Result<()> {
         if options.only.is_empty() || options.only.starts_with("calls") {
             calls::round(&mut bench, round, &mut results)?;
         }
+        if options.only.is_empty() || options.only.starts_with(killed::CELL) {
+            killed::round(&mut bench, round, &mut results)?;
+        }
     }
     fs::create_dir_all(&options.out)
         .with_context(|| format!("cannot make {}", options.out.display()))?;
@@ -91,7 +96,7 @@ fn main() -> Result<()> {
         options.out.join("lb.md").display(),
         begun.elapsed().as_secs_f64()
     );
-    Ok(())
+    report::verify(&results)
 }
 
 /// What all measurements need.

@@ -26,7 +26,7 @@ use crate::{
 pub(crate) const ENDPOINTS: u16 = 4;
 
 /// Time before a measurement counts.
-const WARM_UP_MS: u64 = 200;
+pub(crate) const WARM_UP_MS: u64 = 200;
 
 /// Small requests beside bulk are few: they are watched for longer.
 const MIXED_FACTOR: u64 = 2;
@@ -56,6 +56,11 @@ impl<'a> Setup<'a> {
     /// its own, or else small answers would wait behind it in the server already.
     pub(crate) fn listeners(&self) -> [(u16, u16); 2] {
         [(self.small_port(), 9000), (self.bulk_port(), 9100)]
+    }
+
+    /// Where the balancer of this project listens for `swarmlet lb status`.
+    pub(crate) fn control(&self) -> std::path::PathBuf {
+        self.testbed.directory().join("lb.sock")
     }
 
     pub(crate) fn small_port(&self) -> u16 {
@@ -109,12 +114,29 @@ impl<'a> Setup<'a> {
             Workload::Mixed => self.window_ms * MIXED_FACTOR,
             _ => self.window_ms,
         };
+        self.client_for(contender, port, mode, connections, window)
+    }
+
+    /// A client that works for so long.
+    pub(crate) fn client_for(
+        &self,
+        contender: Contender,
+        port: u16,
+        mode: &[&str],
+        connections: usize,
+        window_ms: u64,
+    ) -> Result<Child> {
         self.client(contender, port, mode, connections)?
             .args(["--warm-up-ms", &WARM_UP_MS.to_string()])
-            .args(["--window-ms", &window.to_string()])
+            .args(["--window-ms", &window_ms.to_string()])
             .spawn()
             .context("cannot start the client")
     }
+}
+
+/// Of the endpoints of small requests.
+fn first_port(setup: &Setup<'_>) -> u16 {
+    setup.listeners()[0].1
 }
 
 /// The servers, one for small requests and one for bulk.
@@ -124,23 +146,52 @@ impl Servers {
     pub(crate) fn start(setup: &Setup<'_>) -> Result<Self> {
         let mut servers = Self(Vec::new());
         for (_, first) in setup.listeners() {
-            let namespace = setup.testbed.server(setup.cell.route);
-            let mut server = pinned(namespace, setup.cell.layout.others())
-                .arg(setup.traffic()?)
-                .args(["backend", "--port", &first.to_string()])
-                .args(["--ports", &ENDPOINTS.to_string()])
-                // It ends with its standard input.
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .context("cannot start the server")?;
-            let stdout = server.stdout.take().context("no standard output")?;
-            servers.0.push(server);
-            let mut line = String::new();
-            BufReader::new(stdout).read_line(&mut line)?;
-            ensure!(line == "ready\n", "the server said {line:?}");
+            servers.0.push(Self::one(setup, first, ENDPOINTS)?);
         }
         Ok(servers)
+    }
+
+    /// A process for each endpoint of small requests, so that one can be killed.
+    pub(crate) fn start_singly(setup: &Setup<'_>) -> Result<Self> {
+        let mut servers = Self(Vec::new());
+        for number in 0..ENDPOINTS {
+            servers
+                .0
+                .push(Self::one(setup, first_port(setup) + number, 1)?);
+        }
+        Ok(servers)
+    }
+
+    /// Ends one by SIGKILL, and returns once its sockets are closed.
+    pub(crate) fn kill(&mut self, number: usize) -> Result<()> {
+        self.0[number].kill()?;
+        self.0[number].wait()?;
+        Ok(())
+    }
+
+    /// Starts one again that was killed.
+    pub(crate) fn revive(&mut self, setup: &Setup<'_>, number: usize) -> Result<()> {
+        let port = first_port(setup) + u16::try_from(number)?;
+        self.0[number] = Self::one(setup, port, 1)?;
+        Ok(())
+    }
+
+    fn one(setup: &Setup<'_>, port: u16, ports: u16) -> Result<Child> {
+        let namespace = setup.testbed.server(setup.cell.route);
+        let mut server = pinned(namespace, setup.cell.layout.others())
+            .arg(setup.traffic()?)
+            .args(["backend", "--port", &port.to_string()])
+            .args(["--ports", &ports.to_string()])
+            // It ends with its standard input.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the server")?;
+        let stdout = server.stdout.take().context("no standard output")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        ensure!(line == "ready\n", "the server said {line:?}");
+        Ok(server)
     }
 
     fn cpu_times(&self) -> Result<Vec<Duration>> {
@@ -197,7 +248,7 @@ pub(crate) fn work(setup: &Setup<'_>, contender: Contender, servers: &Servers) -
     })
 }
 
-fn report(client: Child) -> Result<Value> {
+pub(crate) fn report(client: Child) -> Result<Value> {
     let output = client.wait_with_output()?;
     ensure!(
         output.status.success(),
@@ -214,9 +265,13 @@ pub(crate) fn measure(setup: &Setup<'_>, contender: Contender) -> Result<Sample>
     let (machine, own) = (bench::machine_time()?, balancer.cpu_time()?);
     let outcome = work(setup, contender, &servers)?;
     let own = balancer.cpu_time()? - own;
+    let resident = balancer.resident_bytes()?;
     let busy = bench::busy_share(machine, bench::machine_time()?);
     let mut sample = outcome.figures(setup.cell.workload, contender, own)?;
     sample.insert(Figure::MachineBusy, busy);
+    if contender.is_process() {
+        sample.insert(Figure::Resident, resident as f64 / 1e6);
+    }
     Ok(sample)
 }
 
@@ -271,7 +326,7 @@ impl Outcome {
     }
 }
 
-fn number(report: &Value, key: &str) -> Result<f64> {
+pub(crate) fn number(report: &Value, key: &str) -> Result<f64> {
     report[key]
         .as_f64()
         .with_context(|| format!("no {key} in {report}"))

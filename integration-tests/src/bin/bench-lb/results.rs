@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use swarmlet_integration_tests::bench::Summary;
+use anyhow::{Context, Result};
+use swarmlet_integration_tests::bench::{Summary, ratios};
 
 use crate::{cell::Figure, contender::Contender};
 
@@ -53,11 +54,23 @@ impl Results {
         Summary::of(self.series(cell, contender, figure).into_iter().flatten())
     }
 
-    /// A figure of swarmlet beside that of another in the same round.
-    pub(crate) fn ratio(&self, cell: &str, other: Contender, figure: Figure) -> Option<Summary> {
+    /// A figure of swarmlet beside that of another in the same round; none where it was not
+    /// measured of both.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is zero, which is not what a figure with a ratio can be.
+    pub(crate) fn ratio(
+        &self,
+        cell: &str,
+        other: Contender,
+        figure: Figure,
+    ) -> Result<Option<Summary>> {
         let own = self.series(cell, Contender::Swarmlet, figure);
-        let other = self.series(cell, other, figure);
-        Summary::of(swarmlet_integration_tests::bench::ratios(&own, &other))
+        let values = self.series(cell, other, figure);
+        let ratios = ratios(&own, &values)
+            .with_context(|| format!("{figure} of {cell}, beside {}", other.name()))?;
+        Ok(Summary::of(ratios))
     }
 
     /// Every single figure, for those who want to calculate for themselves.

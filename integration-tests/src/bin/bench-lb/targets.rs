@@ -1,24 +1,28 @@
 //! What the balancer is meant to reach, as ratios within a run.
 
+use anyhow::Result;
 use swarmlet_integration_tests::bench::Summary;
 
-use crate::{cell::Figure, contender::Contender, idle, results::Results};
+use crate::{cell::Figure, contender::Contender, idle, killed, results::Results};
 
 /// One aim.
 pub(crate) struct Target {
     /// What is to be reached.
     pub(crate) text: &'static str,
-    cell: &'static str,
-    figure: Figure,
-    bound: Bound,
+    pub(crate) cell: &'static str,
+    pub(crate) figure: Figure,
+    pub(crate) bound: Bound,
 }
 
-enum Bound {
+#[derive(Clone, Copy)]
+pub(crate) enum Bound {
     /// A ratio to HAProxy in the same round; of its two configurations to the better one.
     RatioAtMost(f64),
     RatioAtLeast(f64),
     /// The figure itself.
     AtMost(f64),
+    /// In none of the rounds more than that.
+    NeverMoreThan(f64),
 }
 
 /// How a target stands.
@@ -26,43 +30,54 @@ pub(crate) struct Verdict {
     pub(crate) wanted: String,
     pub(crate) measured: Summary,
     pub(crate) reached: bool,
+    /// Whose figure it is a ratio to.
+    pub(crate) beside: Option<Contender>,
 }
 
 impl Target {
     /// None where it was not measured.
-    pub(crate) fn verdict(&self, results: &Results) -> Option<Verdict> {
-        let mut ratios: Vec<Summary> = [Contender::HaProxy, Contender::HaProxyBuffers]
-            .into_iter()
-            .filter_map(|other| results.ratio(self.cell, other, self.figure))
-            .collect();
-        ratios.sort_by(|one, other| one.median.total_cmp(&other.median));
-        let (wanted, measured, reached) = match self.bound {
-            Bound::RatioAtMost(most) => {
-                let measured = *ratios.last()?;
-                (
-                    format!("≤ {most:.2} × HAProxy"),
-                    measured,
-                    measured.median <= most,
-                )
-            }
-            Bound::RatioAtLeast(least) => {
-                let measured = *ratios.first()?;
-                (
-                    format!("≥ {least:.2} × HAProxy"),
-                    measured,
-                    measured.median >= least,
-                )
-            }
-            Bound::AtMost(most) => {
-                let measured = results.summary(self.cell, Contender::Swarmlet, self.figure)?;
-                (format!("≤ {most}"), measured, measured.median <= most)
-            }
+    pub(crate) fn verdict(&self, results: &Results) -> Result<Option<Verdict>> {
+        let own = results.summary(self.cell, Contender::Swarmlet, self.figure);
+        let verdict = |wanted,
+                       measured: Option<(Option<Contender>, Summary)>,
+                       holds: &dyn Fn(Summary) -> bool| {
+            measured.map(|(beside, measured)| Verdict {
+                wanted,
+                measured,
+                reached: holds(measured),
+                beside,
+            })
         };
-        Some(Verdict {
-            wanted,
-            measured,
-            reached,
+        let alone = own.map(|own| (None, own));
+        Ok(match self.bound {
+            Bound::RatioAtMost(most) => verdict(
+                format!("≤ {most:.2} × HAProxy"),
+                self.ratios(results)?.pop(),
+                &|ratio| ratio.median <= most,
+            ),
+            Bound::RatioAtLeast(least) => verdict(
+                format!("≥ {least:.2} × HAProxy"),
+                self.ratios(results)?.into_iter().next(),
+                &|ratio| ratio.median >= least,
+            ),
+            Bound::AtMost(most) => verdict(format!("≤ {most}"), alone, &|own| own.median <= most),
+            Bound::NeverMoreThan(most) => {
+                verdict(format!("≤ {most} in each round"), alone, &|own| {
+                    own.greatest <= most
+                })
+            }
         })
+    }
+
+    /// To HAProxy's configurations, in ascending order.
+    fn ratios(&self, results: &Results) -> Result<Vec<(Option<Contender>, Summary)>> {
+        let mut ratios = Vec::new();
+        for other in [Contender::HaProxy, Contender::HaProxyBuffers] {
+            let ratio = results.ratio(self.cell, other, self.figure)?;
+            ratios.extend(ratio.map(|ratio| (Some(other), ratio)));
+        }
+        ratios.sort_by(|one, other| one.1.median.total_cmp(&other.1.median));
+        Ok(ratios)
     }
 }
 
@@ -76,7 +91,7 @@ const fn target(text: &'static str, cell: &'static str, figure: Figure, bound: B
 }
 
 /// All of them.
-pub(crate) const TARGETS: [Target; 11] = [
+pub(crate) const TARGETS: [Target; 12] = [
     target(
         "W1: time of the balancer for a short connection, S",
         "W1 S",
@@ -141,6 +156,12 @@ pub(crate) const TARGETS: [Target; 11] = [
         "Failed requests in W1, across hosts",
         "W1 S client closes first, across hosts",
         Figure::Failed,
-        Bound::AtMost(0.0),
+        Bound::NeverMoreThan(0.0),
+    ),
+    target(
+        "Failed connections before the first byte, endpoints SIGKILLed under load",
+        killed::CELL,
+        Figure::FailedBefore,
+        Bound::NeverMoreThan(0.0),
     ),
 ];

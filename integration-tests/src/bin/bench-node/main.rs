@@ -16,6 +16,7 @@ use clap::Parser;
 use swarmlet_integration_tests::bench::Machine;
 
 use node::Node;
+use report::Measured;
 
 #[derive(Parser)]
 #[command(about = "Measures a node's balancer while its cluster changes; needs root")]
@@ -23,7 +24,7 @@ struct Options {
     /// Ports to publish one after the other, and as many again at once.
     #[arg(long, default_value_t = 1_000)]
     ports: u16,
-    /// Balancers that follow each other.
+    /// Upgrades of the program.
     #[arg(long, default_value_t = 20)]
     upgrades: usize,
     /// Where node.md goes.
@@ -39,16 +40,16 @@ fn main() -> Result<()> {
     );
     let machine = Machine::look()?;
     let node = Node::start()?;
-    let replaced = upgrades::measure(&node, options.upgrades)?;
-    eprintln!("{replaced:?}");
-    let at_once = ports::at_once(&node, options.ports)?;
-    eprintln!("{at_once:?}");
-    let singly = ports::singly(&node, options.ports)?;
+    let measured = Measured {
+        replaced: upgrades::measure(&node, options.upgrades)?,
+        at_once: ports::at_once(&node, options.ports)?,
+        singly: ports::singly(&node, options.ports)?,
+    };
     fs::create_dir_all(&options.out)
         .with_context(|| format!("cannot make {}", options.out.display()))?;
     let file = options.out.join("node.md");
-    let text = report::text(&machine.describe()?, &replaced, &at_once, &singly)?;
+    let text = measured.text(&machine.describe()?)?;
     fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     eprintln!("{} written", file.display());
-    Ok(())
+    measured.verify()
 }

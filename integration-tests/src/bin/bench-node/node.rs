@@ -1,11 +1,18 @@
 //! The node: a cluster of one, in a namespace of its own.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    time::Duration,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Signal, kill_process, test_kill_process};
 use serde_json::Value;
 use swarmlet_integration_tests::{
-    Namespace,
+    Namespace, Pid,
     bench::{Route, Testbed},
     swarmlet_binary, wait_until,
 };
@@ -17,7 +24,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct Node {
     bed: Testbed,
     directory: PathBuf,
-    binary: PathBuf,
+    /// Two files of the program, which take turns.
+    programs: [PathBuf; 2],
+    /// Upgrades so far.
+    upgrades: Cell<usize>,
+    /// The daemon, once the first one was upgraded.
+    daemon: RefCell<Option<Child>>,
 }
 
 /// A line of the balancer's log: a table has come into force.
@@ -36,10 +48,19 @@ impl Node {
         let bed = Testbed::start()?;
         let directory = bed.balancer().directory().join("node");
         fs::create_dir_all(&directory)?;
+        let program = |name: &str| {
+            let path = directory.join(name);
+            fs::copy(swarmlet_binary()?, &path)
+                .with_context(|| format!("cannot copy the program to {}", path.display()))?;
+            Ok::<_, anyhow::Error>(path)
+        };
+        let programs = [program("swarmlet-a")?, program("swarmlet-b")?];
         let node = Self {
             bed,
             directory,
-            binary: swarmlet_binary()?,
+            programs,
+            upgrades: Cell::new(0),
+            daemon: RefCell::new(None),
         };
         node.run(&["init", "--advertise-addr", "127.0.0.1"])?;
         Ok(node)
@@ -52,19 +73,81 @@ impl Node {
 
     /// Types a command on the node; it must succeed.
     pub(crate) fn run(&self, args: &[&str]) -> Result<String> {
+        let [program, line @ ..] = &self.line(args)[..] else {
+            bail!("no command");
+        };
+        let line: Vec<&str> = line.iter().map(String::as_str).collect();
+        self.bed.balancer().run(program, &line)?.success()
+    }
+
+    fn line(&self, args: &[&str]) -> Vec<String> {
         let variable = |name: &str, file: &str| {
             format!("SWARMLET_{name}={}", self.directory.join(file).display())
         };
-        let environment = [
+        let mut line = vec![
+            "env".to_owned(),
             variable("SOCKET", "socket"),
             variable("DATA_DIR", "data"),
             "SWARMLET_RUNTIME=process".to_owned(),
+            self.program().display().to_string(),
         ];
-        let binary = self.binary.to_string_lossy();
-        let mut line: Vec<&str> = environment.iter().map(String::as_str).collect();
-        line.push(&binary);
-        line.extend(args);
-        self.bed.balancer().run("env", &line)?.success()
+        line.extend(args.iter().map(|arg| (*arg).to_owned()));
+        line
+    }
+
+    /// The file of the program that is installed now.
+    fn program(&self) -> &Path {
+        &self.programs[self.upgrades.get() % 2]
+    }
+
+    /// Installs the other file of the program, as an upgrade of the package does: the daemon ends
+    /// and is started anew from it, and replaces the balancer, which is of the file before.
+    pub(crate) fn upgrade(&self) -> Result<()> {
+        let before = self.balancers()?[0]["pid"].clone();
+        self.end_daemon()?;
+        self.upgrades.set(self.upgrades.get() + 1);
+        let line = self.line(&["daemon"]);
+        let log = self.directory.join("daemon.log");
+        let log = File::options().append(true).create(true).open(log)?;
+        let mut command = self.bed.balancer().command(&line[0]);
+        command.args(&line[1..]).stdout(Stdio::null()).stderr(log);
+        self.daemon.replace(Some(command.spawn()?));
+        wait_until(LIMIT, "the next balancer", || {
+            // The daemon does not answer at once.
+            let Ok(status) = self.balancers() else {
+                return Ok(None);
+            };
+            Ok((status[0]["pid"] != before).then_some(()))
+        })?;
+        let pid = self.balancers()?[0]["pid"].clone();
+        let runs = fs::read_link(format!("/proc/{pid}/exe"))?;
+        ensure!(
+            runs == self.program(),
+            "the balancer runs {} instead of {}",
+            runs.display(),
+            self.program().display()
+        );
+        Ok(())
+    }
+
+    /// By SIGTERM; of the first one, which is detached, the parent.
+    fn end_daemon(&self) -> Result<()> {
+        if let Some(mut daemon) = self.daemon.take() {
+            kill_process(Pid::from_child(&daemon), Signal::TERM)?;
+            let status = daemon.wait()?;
+            ensure!(status.success(), "the daemon ended with {status}");
+            return Ok(());
+        }
+        let pid = |name: &str| -> Result<Pid> {
+            let text = fs::read_to_string(self.directory.join("data").join(name))?;
+            Pid::from_raw(text.trim().parse()?).with_context(|| format!("{name} has no process"))
+        };
+        let both = [pid("supervisor.pid")?, pid("daemon.pid")?];
+        kill_process(both[0], Signal::TERM)?;
+        wait_until(LIMIT, "the end of the first daemon", || {
+            let gone = both.iter().all(|pid| test_kill_process(*pid).is_err());
+            Ok(gone.then_some(()))
+        })
     }
 
     /// What the balancers that run say of themselves, the one that listens first.
@@ -134,6 +217,16 @@ fn days_since_epoch(year: u64, month: u64, day: u64) -> u64 {
     let month = (month + 9) % 12;
     let leap_days = year / 4 - year / 100 + year / 400;
     year * 365 + leap_days + (month * 153 + 2) / 5 + day - 1 - TO_1970
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // What it leaves ends with the namespace.
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ pub(crate) fn run(load: &Load) -> Result<Report> {
                 channel.ask(Instant::now())?;
             } else if let Some(since) = channel.answer(event)? {
                 let now = Instant::now();
-                report.done(since, now);
+                report.done(since, now)?;
                 channel.ask(now)?;
             }
         }

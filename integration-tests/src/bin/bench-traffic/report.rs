@@ -9,7 +9,12 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use swarmlet_integration_tests::bench::monotonic_ns;
+
 use crate::Load;
+
+/// Failures whose moments are kept: past so many everything fails.
+const KEPT_FAILURES: usize = 10_000;
 
 /// Counts what is done, in the window and in all.
 pub(crate) struct Report {
@@ -21,6 +26,8 @@ pub(crate) struct Report {
     bytes: u64,
     bytes_in_window: u64,
     failed: BTreeMap<String, u64>,
+    /// When the connections of the first failures were begun.
+    failed_begun: Vec<Instant>,
     latencies_ns: Vec<u32>,
 }
 
@@ -37,6 +44,7 @@ impl Report {
             bytes: 0,
             bytes_in_window: 0,
             failed: BTreeMap::new(),
+            failed_begun: Vec::new(),
             latencies_ns: Vec::new(),
         }
     }
@@ -47,15 +55,24 @@ impl Report {
     }
 
     /// A request that was due at `since` has its answer.
-    pub(crate) fn done(&mut self, since: Instant, now: Instant) {
+    ///
+    /// # Errors
+    ///
+    /// When it has it before it was due: then the clock of who asks is wrong, and no latency that
+    /// it measures is worth anything.
+    pub(crate) fn done(&mut self, since: Instant, now: Instant) -> Result<()> {
+        let latency = now
+            .checked_duration_since(since)
+            .with_context(|| format!("answered {:?} before it was due", since - now))?
+            .as_nanos();
         self.done += 1;
         if (self.window_begins..self.window_ends).contains(&now) {
             self.done_in_window += 1;
-            let latency = now.saturating_duration_since(since).as_nanos();
             // Four seconds and more count as four: beyond every limit that means something.
             self.latencies_ns
                 .push(u32::try_from(latency).unwrap_or(u32::MAX));
         }
+        Ok(())
     }
 
     /// Bytes of bulk have come.
@@ -66,20 +83,31 @@ impl Report {
         }
     }
 
-    /// Something did not work.
-    pub(crate) fn failed(&mut self, what: impl Into<String>) {
+    /// A request on a connection that was begun then did not work.
+    pub(crate) fn failed(&mut self, what: impl Into<String>, begun: Instant) {
         *self.failed.entry(what.into()).or_default() += 1;
+        if self.failed_begun.len() < KEPT_FAILURES {
+            self.failed_begun.push(begun);
+        }
     }
 
     pub(crate) fn into_json(mut self) -> Result<Value> {
         self.latencies_ns.sort_unstable();
         let seconds = self.window.as_secs_f64();
+        // By a clock that another process can compare with its own.
+        let (now, now_ns) = (Instant::now(), monotonic_ns());
+        let failed_begun_ns: Vec<u64> = self
+            .failed_begun
+            .iter()
+            .map(|begun| now_ns.saturating_sub((now - *begun).as_nanos() as u64))
+            .collect();
         Ok(json!({
             "done": self.done,
             "per_second": self.done_in_window as f64 / seconds,
             "bytes": self.bytes,
             "bytes_per_second": self.bytes_in_window as f64 / seconds,
             "failed": self.failed,
+            "failed_begun_ns": failed_begun_ns,
             "p50_us": self.latency_us(0.5),
             "p99_us": self.latency_us(0.99),
             "cpu_ns": own_cpu_ns()?,
@@ -101,4 +129,44 @@ fn own_cpu_ns() -> Result<u64> {
     first
         .parse()
         .with_context(|| format!("/proc/self/schedstat has {text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn report() -> Report {
+        Report::begin(&Load {
+            target: (Ipv4Addr::LOCALHOST, 80).into(),
+            connections: 1,
+            warm_up_ms: 0,
+            window_ms: 60_000,
+        })
+    }
+
+    #[test]
+    fn an_answer_before_its_time_is_an_error_and_no_latency_of_zero() {
+        let mut report = report();
+        let now = Instant::now();
+        let later = now + Duration::from_micros(1);
+        assert!(report.done(later, now).is_err());
+        report.done(now, later).unwrap();
+        let json = report.into_json().unwrap();
+        assert_eq!((&json["done"], &json["p50_us"]), (&json!(1), &json!(1.0)));
+    }
+
+    #[test]
+    fn failures_are_counted_by_kind_with_their_moments() {
+        let mut report = report();
+        let before = monotonic_ns();
+        report.failed("reset", Instant::now());
+        let json = report.into_json().unwrap();
+        assert_eq!(json["failed"], json!({"reset": 1}));
+        let begun = json["failed_begun_ns"][0].as_u64().unwrap();
+        // The two clocks are read one after the other, hence a little room.
+        let room = 1_000_000_000;
+        assert!((before.saturating_sub(room)..=monotonic_ns() + room).contains(&begun));
+    }
 }

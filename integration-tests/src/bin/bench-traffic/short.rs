@@ -47,8 +47,8 @@ pub(crate) fn run(load: &Load, request: u8) -> Result<Report> {
                 continue;
             };
             match outcome {
-                Ok(()) => report.done(under_way.begun, Instant::now()),
-                Err(reason) => report.failed(reason),
+                Ok(()) => report.done(under_way.begun, Instant::now())?,
+                Err(reason) => report.failed(reason, under_way.begun),
             }
             // Closed before the next one is opened: no more at a time than was said.
             *slot = None;
