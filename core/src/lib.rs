@@ -30,6 +30,7 @@ pub mod invariants;
 pub mod liveness;
 pub mod logs;
 pub mod model;
+pub mod moment;
 pub mod orchestrator;
 pub mod plan;
 pub mod random;

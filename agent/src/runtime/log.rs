@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use swarmlet_core::logs::nanoseconds;
+use swarmlet_core::moment::nanoseconds;
 
 /// The longest piece of a line. Docker cuts there as well; a program that never ends its line
 /// must not fill anybody's memory.

@@ -9,7 +9,7 @@ use swarmlet_proto::v1;
 
 use crate::args::{Format, LbCommand, LbRestartArgs, LbStatusArgs};
 use crate::client::{Client, call, call_within};
-use crate::output::print;
+use crate::output::{balancers, balancers_json, print};
 
 /// Time for a new balancer to start and take over; it does within a second, but for a machine
 /// that is busy.
@@ -32,11 +32,8 @@ async fn status(args: &LbStatusArgs, socket: &Path) -> Result<()> {
         None => of_node(&Client::connect(socket).await?).await?,
     };
     match args.format {
-        Format::Json => {
-            let lines: Result<Vec<_>, _> = generations.iter().map(serde_json::to_string).collect();
-            print(&(lines?.join("\n") + "\n"))?;
-        }
-        Format::Table => print(&crate::output::balancers(&generations, super::now()))?,
+        Format::Json => print(&balancers_json(&generations)?)?,
+        Format::Table => print(&balancers(&generations, super::now()))?,
     }
     Ok(())
 }

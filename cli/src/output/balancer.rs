@@ -1,5 +1,7 @@
 //! `lb status`: what a balancer listens on, and how its endpoints are.
 
+mod json;
+
 use std::time::Duration;
 
 use swarmlet_core::model::Timestamp;
@@ -11,6 +13,8 @@ use swarmlet_lb::status::{
 };
 
 use super::{ago, columns};
+
+pub(crate) use json::balancers_json;
 
 const HEADERS: [&str; 11] = [
     "PORT",

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use swarmlet_core::logs::rfc3339;
+use swarmlet_core::moment::rfc3339;
 use swarmlet_proto::v1;
 
 /// Characters of an identifier that are shown.

@@ -22,7 +22,7 @@ use serde::Serialize;
 use crate::args::Format;
 
 pub(crate) use ago::ago;
-pub(crate) use balancer::balancers;
+pub(crate) use balancer::{balancers, balancers_json};
 pub(crate) use columns::columns;
 pub(crate) use log::{LogForm, LogLines, LogStyle, Out};
 pub(crate) use natural::natural;

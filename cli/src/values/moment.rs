@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use swarmlet_core::logs::nanoseconds;
+use swarmlet_core::moment::nanoseconds;
 
 use super::duration;
 

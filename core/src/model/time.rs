@@ -3,12 +3,27 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+
+use crate::moment::rfc3339_millis;
 
 /// A moment of wall-clock time in milliseconds since 1970-01-01 UTC, set by the proposer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u64);
+
+/// RFC 3339: `2026-11-23T03:20:08.001Z`.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&rfc3339_millis(self.0))
+    }
+}
+
+/// As Docker's API has moments: as text, in RFC 3339.
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
 
 impl Timestamp {
     /// The moment `duration` later; it stops at the end of time instead of wrapping.
@@ -42,7 +57,7 @@ impl fmt::Display for Version {
 }
 
 /// Serialises durations as Docker's API does: whole nanoseconds.
-pub(crate) fn nanoseconds<S: serde::Serializer>(
+pub(crate) fn nanoseconds<S: Serializer>(
     duration: &Duration,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
-use swarmlet_core::logs::{nanoseconds, rfc3339};
+use swarmlet_core::moment::{nanoseconds, rfc3339};
 
 use crate::runtime::log::{LogLine, LogStream};
 

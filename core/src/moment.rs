@@ -1,6 +1,6 @@
-//! Moments of log lines: nanoseconds since 1970-01-01 UTC, and their form in RFC 3339.
+//! Moments in RFC 3339, as engines, files and people write them.
 
-/// Nanoseconds of a second.
+/// Nanoseconds of a second, in which lines of logs count.
 const SECOND: u64 = 1_000_000_000;
 
 /// Seconds of a day.
@@ -9,15 +9,26 @@ const DAY: i64 = 86_400;
 /// A moment as Docker writes it: `2026-11-23T03:20:08.000000001Z`, always with nine digits.
 #[must_use]
 pub fn rfc3339(nanoseconds: u64) -> String {
-    let seconds = i64::try_from(nanoseconds / SECOND).unwrap_or(i64::MAX);
+    let fraction = nanoseconds % SECOND;
+    format!("{}.{fraction:09}Z", whole(nanoseconds / SECOND))
+}
+
+/// A moment in milliseconds, with three digits: `2026-11-23T03:20:08.001Z`.
+pub(crate) fn rfc3339_millis(milliseconds: u64) -> String {
+    let fraction = milliseconds % 1000;
+    format!("{}.{fraction:03}Z", whole(milliseconds / 1000))
+}
+
+/// Date and time without fraction and zone.
+fn whole(seconds: u64) -> String {
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     let (year, month, day) = date(seconds / DAY);
     let second = seconds % DAY;
     format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:09}Z",
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}",
         second / 3600,
         second / 60 % 60,
         second % 60,
-        nanoseconds % SECOND
     )
 }
 
@@ -147,6 +158,19 @@ mod tests {
             assert_eq!(rfc3339(moment), expected);
             assert_eq!(nanoseconds(expected), Some(moment), "{expected}");
         }
+    }
+
+    #[test]
+    fn milliseconds_have_three_digits() {
+        for (moment, expected) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_700_000_000_007, "2023-11-14T22:13:20.007Z"),
+            (253_402_300_800_000, "10000-01-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(rfc3339_millis(moment), expected);
+        }
+        // The end of time, at which sums stop, can be written as well.
+        assert!(rfc3339_millis(u64::MAX).ends_with(".615Z"));
     }
 
     #[test]
