@@ -11,6 +11,7 @@
 //! ([`Start::TakeOver`]).
 
 mod file;
+mod flaw;
 mod takeover;
 
 use std::{

@@ -333,7 +333,7 @@ impl World {
         if to == Endpoint {
             self.greeting -= own;
         }
-        let bytes = u32::try_from(sent).expect("and so is what is sent");
+        let bytes = u32::try_from(sent).expect("a send is of less than 4 GiB");
         self.tell(Event::Sent { to, bytes });
         if sent < ahead + held {
             self.tell(Event::SendBlocked(to));

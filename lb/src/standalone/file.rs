@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    num::{NonZeroU32, NonZeroUsize},
+    num::{NonZeroU16, NonZeroU32, NonZeroUsize},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,7 +10,7 @@ use std::{
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::FileError;
+use super::{FileError, flaw};
 use crate::{
     access::AccessLog,
     network::Network,
@@ -69,7 +69,7 @@ struct RawTimeouts {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawListener {
-    port: u16,
+    port: NonZeroU16,
     #[serde(default)]
     service: String,
     #[serde(default)]
@@ -116,10 +116,7 @@ impl File {
 
     /// The offset of a flaw, and what it is.
     fn parse(text: &str) -> Result<Self, (usize, String)> {
-        let raw: RawFile = toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start);
-            (at, error.message().to_owned())
-        })?;
+        let raw: RawFile = toml::from_str(text).map_err(|error| flaw::of(text, &error))?;
         let listeners: Vec<Listener> = raw.listeners.iter().map(listener).collect();
         let table = Table {
             version: 0,
@@ -128,7 +125,7 @@ impl File {
         };
         table
             .validate()
-            .map_err(|error| (place_of(&error, &raw.listeners), error.to_string()))?;
+            .map_err(|error| (place_of(&error, &raw.listeners), in_a_file(&error)))?;
         Ok(Self {
             fixed: Fixed {
                 control: raw.control,
@@ -193,7 +190,7 @@ impl File {
 fn listener(raw: &Spanned<RawListener>) -> Listener {
     let raw = raw.get_ref();
     Listener {
-        port: raw.port,
+        port: raw.port.get(),
         service: raw.service.clone(),
         policy: raw.policy,
         prefer_local: raw.prefer_local,
@@ -226,13 +223,24 @@ fn endpoint(raw: &Spanned<RawEndpoint>) -> Endpoint {
     }
 }
 
+/// Services in a file may have no names to tell them apart by.
+fn in_a_file(error: &TableError) -> String {
+    match error {
+        TableError::DuplicatePort { port, .. } => {
+            format!("port = {port}: another listener before this one has the same port")
+        }
+        other => other.to_string(),
+    }
+}
+
 /// Where in the file a flaw of the table is: with two that are in each other's
 /// way, the later one.
 fn place_of(error: &TableError, listeners: &[Spanned<RawListener>]) -> usize {
     let (port, id) = match error {
-        TableError::PortZero { .. } => (0, None),
-        // The file has no hosts.
-        TableError::DuplicateHost { .. } | TableError::UnknownHost { .. } => (0, None),
+        // The file has neither.
+        TableError::PortZero { .. }
+        | TableError::DuplicateHost { .. }
+        | TableError::UnknownHost { .. } => (0, None),
         TableError::DuplicatePort { port, .. } => (*port, None),
         TableError::WeightZero { port, id }
         | TableError::AddressWithoutPort { port, id, .. }
@@ -240,7 +248,7 @@ fn place_of(error: &TableError, listeners: &[Spanned<RawListener>]) -> usize {
     };
     let Some(listener) = listeners
         .iter()
-        .rfind(|listener| listener.get_ref().port == port)
+        .rfind(|listener| listener.get_ref().port.get() == port)
     else {
         return 0;
     };
@@ -257,98 +265,4 @@ fn line_of(text: &str, at: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = r#"
-ingress = ["127.0.0.1"]
-threads = 2
-max_buffered = 1048576
-max_connections_per_source = 100
-access_log = { path = "/var/log/lb.log", format = "json" }
-
-[timeouts]
-connect_ms = 100
-
-[[listeners]]
-port = 80
-service = "web"
-proxy_protocol = "v1"
-
-[[listeners.endpoints]]
-address = "10.0.0.1:8080"
-id = "first"
-weight = 3
-proxy_protocol = "v2"
-
-[[listeners.endpoints]]
-address = "[::1]:8080"
-draining = true
-
-[[listeners]]
-port = 81
-accept_proxy = ["10.0.0.0/8", "fd00::1"]
-"#;
-
-    #[test]
-    fn a_whole_file() {
-        let file = File::parse(GOOD).unwrap();
-        let config = file.config();
-        assert_eq!(config.threads, Some(2));
-        assert_eq!(config.max_buffered, 1_048_576);
-        assert_eq!(config.per_source.connections, Some(100));
-        assert_eq!(config.per_source.rate, None);
-        let log = config.access_log.unwrap();
-        assert_eq!(log.path, PathBuf::from("/var/log/lb.log"));
-        assert_eq!(log.format, crate::access::Format::Json);
-        assert_eq!(config.ingress, ["127.0.0.1".parse::<IpAddr>().unwrap()]);
-        assert_eq!(config.timeouts.connect, Duration::from_millis(100));
-        assert_eq!(config.timeouts.idle, Timeouts::default().idle);
-        let table = file.table(7);
-        assert_eq!((table.version, table.listeners.len()), (7, 2));
-        let endpoints = &table.listeners[0].endpoints;
-        assert_eq!(
-            (endpoints[0].id.as_str(), endpoints[0].weight),
-            ("first", 3)
-        );
-        assert_eq!(endpoints[1].id, "[::1]:8080");
-        assert_eq!(endpoints[1].state, EndpointState::Draining);
-        assert_eq!(endpoints[0].proxy_protocol, Some(proxy::Version::V2));
-        assert_eq!(endpoints[1].proxy_protocol, Some(proxy::Version::V1));
-        assert_eq!(table.listeners[0].accept_proxy, []);
-        assert_eq!(table.listeners[1].endpoints, []);
-        let trusted = &table.listeners[1].accept_proxy;
-        assert!(trusted[1].contains("fd00::1".parse().unwrap()));
-        assert!(File::parse("").unwrap().table(1).listeners.is_empty());
-    }
-
-    #[track_caller]
-    fn check(change: (&str, &str), line: usize, reason: &str) {
-        let text = GOOD.replacen(change.0, change.1, 1);
-        let (at, found) = File::parse(&text).unwrap_err();
-        assert_eq!(line_of(&text, at), line, "{found}");
-        assert!(found.contains(reason), "{found}");
-    }
-
-    #[test]
-    fn flaws_have_a_line_and_a_reason() {
-        check(("threads = 2", "threads = two"), 3, "");
-        check(("threads = 2", "threads = 0"), 3, "a nonzero usize");
-        check(("_source = 100", "_source = 0"), 5, "a nonzero u32");
-        check(("threads", "treads"), 3, "unknown field `treads`");
-        check(("port = 80", "port = 80000"), 12, "expected u16");
-        check(("port = 81", "port = 80"), 26, "port 80 is listed twice");
-        check(("port = 81", "port = 0"), 26, "port 0 cannot be published");
-        check(
-            ("weight = 3", "weight = 0"),
-            16,
-            "endpoint first has weight 0",
-        );
-        check(("10.0.0.1:8080", "10.0.0.1"), 17, "invalid socket address");
-        check(("10.0.0.1:8080", "10.0.0.1:0"), 16, "whose port is 0");
-        check(("draining = true", "id = \"first\""), 22, "listed twice");
-        check(("[[listeners]]", "[[listeners"), 11, "");
-        check(("\"v2\"", "\"v3\""), 20, "unknown variant `v3`");
-        check(("10.0.0.0/8", "10.0.0.0/33"), 28, "invalid network");
-    }
-}
+mod tests;

@@ -246,7 +246,7 @@ fn tell_again(socket: BorrowedFd<'_>) {
         {
             let data = epoll::EventData::new_u64(*data);
             rustix::event::epoll::modify(epoll, socket, data, *flags)
-                .expect("it is registered for as long as it is open");
+                .expect("a socket stays registered with epoll for as long as it is open");
         }
     });
 }
