@@ -30,6 +30,9 @@ pub(crate) struct InitArgs {
 /// `swarmlet join`.
 #[derive(Debug, Args)]
 pub(crate) struct JoinArgs {
+    /// Managers to ask, by name or address, tried in turn [default port: 2377]
+    #[arg(required = true, value_name = "HOST[:PORT]")]
+    pub(crate) remotes: Vec<String>,
     /// Token that `swarmlet join-token` prints on a manager; it decides the role
     #[arg(long, required_unless_present = "token_file")]
     pub(crate) token: Option<String>,
@@ -45,9 +48,6 @@ pub(crate) struct JoinArgs {
     pub(crate) availability: AvailabilityArg,
     #[command(flatten)]
     pub(crate) daemon: DaemonFlags,
-    /// Managers to ask, by name or address, tried in turn [default port: 2377]
-    #[arg(required = true, value_name = "HOST[:PORT]")]
-    pub(crate) remotes: Vec<String>,
 }
 
 /// `swarmlet leave`.

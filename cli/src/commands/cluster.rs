@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use swarmlet_core::model::{Availability, ClusterSpec, Role};
 use swarmlet_proto::v1;
@@ -11,6 +11,7 @@ use swarmlet_proto::v1;
 use super::role::warn_of_two;
 use crate::args::{Format, InfoArgs, InitArgs, JoinArgs, JoinTokenArgs, LeaveArgs};
 use crate::client::{Client, call, call_within};
+use crate::daemon::check_address;
 use crate::daemon::start::{self, Started};
 use crate::output::{Row, Style, list, print};
 
@@ -77,8 +78,13 @@ pub(crate) async fn join(args: JoinArgs, socket: &Path) -> Result<()> {
         (None, None) => String::new(),
     };
     let token = token.trim().to_owned();
-    // A mistyped token is answered before a daemon is started for it.
+    // A mistyped token or address is answered before a daemon is started for it.
     token.parse::<swarmlet_proto::token::JoinToken>()?;
+    for remote in &args.remotes {
+        if let Err(error) = check_address(remote) {
+            bail!("{error}; {}", error.remedy());
+        }
+    }
     let (client, started) = start::ensure(socket, &args.daemon).await?;
     let request = v1::LocalJoinRequest {
         token,

@@ -41,7 +41,7 @@ pub(super) async fn join(
         let addresses = match resolve(remote).await {
             Ok(addresses) => addresses,
             Err(error) => {
-                failures.push(format!("{error:#}"));
+                failures.push(format!("{error}; {}", error.remedy()));
                 continue;
             }
         };

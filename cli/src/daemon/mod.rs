@@ -49,7 +49,7 @@ use node::Node;
 use view::{Phase, Views};
 
 pub(crate) use advertise::advertise;
-pub(crate) use resolve::resolve;
+pub(crate) use resolve::{check as check_address, resolve};
 pub(crate) use settings::{DEFAULT_DATA_DIR, Settings, data_dir};
 pub(crate) use store::{Layout, NodeRecord, StoredRuntime};
 

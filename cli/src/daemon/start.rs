@@ -179,6 +179,7 @@ impl Started {
             let _ = kill_process(pid, Signal::TERM);
         }
         wait_for_end(socket, pid).await;
+        eprintln!("Stopped the swarmlet daemon again (pid {pid}).");
     }
 }
 

@@ -36,11 +36,9 @@ pub(super) async fn look(
     let mut reached = None;
     for remote in remotes {
         match resolve(remote).await {
-            Err(error) => findings.push(Finding::problem(
-                MANAGER,
-                format!("{error:#}"),
-                "correct the name, or use an address",
-            )),
+            Err(error) => {
+                findings.push(Finding::problem(MANAGER, error.to_string(), error.remedy()));
+            }
             Ok(addresses) => {
                 for address in addresses {
                     let found = connect(case, address).await;

@@ -149,8 +149,8 @@ impl Cluster {
         output
     }
 
-    /// Runs a command that must fail, and gives the one line that it says; that of a daemon
-    /// which had to be started first is left out.
+    /// Runs a command that must fail, and gives the one line that it says; those of a daemon
+    /// which had to be started first, and was stopped again, are left out.
     #[track_caller]
     pub(crate) fn fails(&self, node: usize, code: i32, args: &[&str]) -> String {
         let output = self.run(node, args);
@@ -158,7 +158,7 @@ impl Cluster {
         let lines: Vec<&str> = output
             .stderr
             .lines()
-            .filter(|line| !line.starts_with("Started the"))
+            .filter(|line| !line.starts_with("Started the") && !line.starts_with("Stopped the"))
             .collect();
         assert_eq!(lines.len(), 1, "{args:?}: {output:?}");
         lines[0].to_owned()
