@@ -3,6 +3,8 @@
 //! 0 is success, 1 an error, 2 a command line that makes no sense. A dry run has codes of its own:
 //! 0 nothing would change, 1 something would, 255 an error.
 
+mod mistake;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -152,26 +154,10 @@ fn usage(error: &clap::Error) -> ExitCode {
             ExitCode::from(2)
         }
         _ => {
-            eprintln!("{}", mistake(&error.to_string()));
+            eprintln!("{}", mistake::one_line(error));
             ExitCode::from(2)
         }
     }
-}
-
-/// What clap says before it shows the usage, in one line, and what it takes for meant.
-fn mistake(text: &str) -> String {
-    let mut paragraphs = text.split("\n\n").map(|paragraph| {
-        let words: Vec<&str> = paragraph.split_whitespace().collect();
-        words.join(" ")
-    });
-    let mut line = paragraphs.next().unwrap_or_default();
-    if let Some(tips) = paragraphs.find(|text| text.starts_with("tip: ")) {
-        // The first one is the likeliest.
-        let tip = tips.split("tip: ").nth(1).unwrap_or_default();
-        line = format!("{line}; {}", tip.trim_end());
-    }
-    line = line.replace("invalid digit found in string", "expected a whole number");
-    line + " (see --help)"
 }
 
 /// An error with its causes, in one line; a cause that only repeats what is above it is left
@@ -233,38 +219,5 @@ mod tests {
         // What the daemon reads from them is what the flags said.
         let flags = args.daemon.to_environment().len();
         assert_eq!(flags, variables.len(), "nothing else was set");
-    }
-
-    #[test]
-    fn mistakes_of_usage_are_one_line() {
-        let line = ["swarmlet", "service", "create", "-p", "80:x", "i"];
-        let error = parse(line).unwrap_err();
-        assert_eq!(
-            mistake(&error.to_string()),
-            "error: invalid value '80:x' for '--publish <PORT>': invalid containerPort: x: expected 1 to 65535 (see --help)"
-        );
-        for (word, expected) in [
-            (
-                "--nam=x",
-                "error: unexpected argument '--nam' found; a similar argument exists: '--name' (see --help)",
-            ),
-            (
-                "--limit-pids=x",
-                "error: invalid value 'x' for '--limit-pids <N>': expected a whole number (see --help)",
-            ),
-        ] {
-            let error = parse(["swarmlet", "service", "create", word, "i"]).unwrap_err();
-            assert_eq!(mistake(&error.to_string()), expected);
-        }
-        let error = parse(["swarmlet", "service", "create", "--replicas", "-1", "i"]).unwrap_err();
-        assert_eq!(
-            mistake(&error.to_string()),
-            "error: invalid value '-1' for '--replicas <N>': -1 is not in 0..=4294967295 (see --help)"
-        );
-        let error = parse(["swarmlet", "join", "host"]).unwrap_err();
-        assert_eq!(
-            mistake(&error.to_string()),
-            "error: the following required arguments were not provided: --token <TOKEN> (see --help)"
-        );
     }
 }

@@ -42,7 +42,8 @@ pub(super) async fn service(args: ServiceLogsArgs, client: &Client) -> Result<Ex
     show(&args.flags, args.target, kind, client).await
 }
 
-/// Shows the last lines of a task that made an update fail, to stderr; they are no data.
+/// Shows the last lines of a task that made an update fail, to stderr; they are no data. One
+/// that wrote nothing, since it never started, say, has none.
 pub(crate) async fn show_last(client: &Client, task: &TaskId) {
     let request = v1::ReadLogsRequest {
         target: task.to_string(),
@@ -52,15 +53,21 @@ pub(crate) async fn show_last(client: &Client, task: &TaskId) {
             ..v1::LogQuery::default()
         }),
     };
-    eprintln!("The last lines of task {task}:");
     let mut lines = LogLines::new(LogStyle::default());
-    let write = |_: Out, text: &[u8]| io::stderr().write_all(text);
+    let mut begun = false;
+    let write = |_: Out, text: &[u8]| {
+        if !begun && !text.is_empty() {
+            begun = true;
+            eprintln!("The last lines of task {task}:");
+        }
+        io::stderr().write_all(text)
+    };
     let shown = async {
         let mut stream = open(client, request).await?;
         copy(&mut stream, &mut lines, Some(SILENCE), write).await
     };
     if let Err(error) = shown.await {
-        eprintln!("warning: they cannot be read: {error:#}");
+        eprintln!("warning: the last lines of task {task} cannot be read: {error:#}");
     }
 }
 

@@ -92,8 +92,8 @@ fn problems(node: &Node) -> impl Iterator<Item = (String, String)> {
 fn engine(node: &Node) -> String {
     let description = &node.description;
     match description.runtime {
-        _ if !description.engine_version.is_empty() => description.engine_version.clone(),
-        RuntimeKind::Docker => "unknown".to_owned(),
+        RuntimeKind::Docker if description.engine_version.is_empty() => "unknown".to_owned(),
+        RuntimeKind::Docker => description.engine_version.clone(),
         RuntimeKind::Process => description.runtime.to_string(),
     }
 }
@@ -157,16 +157,13 @@ pub(crate) fn pretty_node(node: &Node, manager_status: &str, now: Timestamp) -> 
     }
     line("Engine:", "");
     line(" Runtime:", &description.runtime.to_string());
-    let silent =
-        description.runtime == RuntimeKind::Docker && description.engine_version.is_empty();
-    line(
-        " Version:",
-        if silent {
-            "unknown (the engine does not answer)"
-        } else {
-            &description.engine_version
-        },
-    );
+    if description.runtime == RuntimeKind::Docker {
+        let version = match description.engine_version.as_str() {
+            "" => "unknown (the engine does not answer)",
+            version => version,
+        };
+        line(" Version:", version);
+    }
     line(" Swarmlet:", &description.program_version);
     if !node.port_problems.is_empty() {
         line("Port Problems:", "");

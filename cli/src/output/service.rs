@@ -204,7 +204,8 @@ pub(crate) fn pretty_service(service: &Service, now: Timestamp) -> String {
         line("UpdateStatus:", "");
         line(" State:", &status.state.to_string());
         line(" Started:", &ago(status.started_at));
-        if let Some(at) = status.completed_at {
+        // One that was paused may go on.
+        if let Some(at) = status.completed_at.filter(|_| !status.is_paused()) {
             line(" Completed:", &ago(at));
         }
         line(" Message:", &status.message);

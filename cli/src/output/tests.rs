@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use swarmlet_core::model::{
     FailureAction, LbPolicy, Node, NodeId, NodeState, PortMode, PortProblem, Problem, ProblemKind,
-    Protocol, ProxyProtocol, Role, ServiceMode, Strategy, TaskPort, TaskState, Timestamp,
-    UpdateOrder, UpdateState, UpdateStatus,
+    Protocol, ProxyProtocol, Role, RuntimeKind, ServiceMode, Strategy, TaskPort, TaskState,
+    Timestamp, UpdateOrder, UpdateState, UpdateStatus,
 };
 
 use swarmlet_proto::v1;
@@ -28,7 +28,8 @@ fn nodes_are_listed() {
     let mut two = node(2, "host2", Role::Worker);
     two.status.state = NodeState::Down;
     two.description.engine_version = String::new();
-    let ten = node(3, "host10", Role::Manager);
+    let mut ten = node(3, "host10", Role::Manager);
+    ten.description.runtime = RuntimeKind::Process;
     let own = one.id.clone();
     let nodes = [
         (ten, "unreachable".to_owned()),
@@ -42,7 +43,7 @@ fn nodes_are_listed() {
 |ID               HOSTNAME   STATUS   AVAILABILITY   MANAGER STATUS   ENGINE VERSION
 |000003ewfdnc *   host1      Ready    Active         Leader           20.10.24
 |000006tsurao     host2      Down     Active                          unknown
-|00000a8pa4y0     host10     Ready    Active         Unreachable      20.10.24",
+|00000a8pa4y0     host10     Ready    Active         Unreachable      process",
     );
     let json = list(&rows[..1], Style::Json).unwrap();
     assert!(
@@ -237,12 +238,19 @@ fn objects_are_shown_to_people() {
         "Name:               ng\n",
         " Replicas:          3\n",
         "UpdateStatus:\n State:             paused\n Started:           About a minute ago\n",
-        " Completed:         6 seconds ago\n Message:           update paused due to failure",
+        " Started:           About a minute ago\n Message:           update paused due to failure",
         " *:8080->80/tcp     ingress\n  PROXY protocol:   v2\n  Accept PROXY:     10.0.0.0/8\n",
         "Balancing:          least-conn, local tasks first\n",
     ] {
         assert!(text.contains(part), "{part:?} in:\n{text}");
     }
+    let status = ng.update_status.as_mut().unwrap();
+    status.state = UpdateState::Completed;
+    let text = pretty_service(&ng, NOW);
+    assert!(
+        text.contains(" Completed:         6 seconds ago\n"),
+        "{text}"
+    );
     ng.spec.mode = ServiceMode::GlobalJob {};
     let text = pretty_service(&ng, NOW);
     assert!(!text.contains("UpdateConfig"), "a job is never updated");
