@@ -1,7 +1,8 @@
 //! Checks that this node runs of its own tasks, from outside the container.
 //!
 //! Each task with a check has an asynchronous task of its own that asks, counts with
-//! [`swarmlet_core::check`], and tells the worker only when the health changes.
+//! [`swarmlet_core::check`], and tells the worker when the health changes, and why a task is still
+//! not healthy.
 
 mod probe;
 
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::session::random;
 
-/// A task's health has changed.
+/// A task's health has changed, or what keeps it from becoming healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Report {
     /// The task.
@@ -25,7 +26,7 @@ pub(crate) struct Report {
     pub(crate) container: String,
     /// What it is now.
     pub(crate) health: Health,
-    /// Why, where it is unhealthy.
+    /// Why, where it is unhealthy or not yet healthy.
     pub(crate) reason: Option<String>,
 }
 
@@ -41,6 +42,11 @@ pub(crate) struct Subject {
     /// What is known of it so far.
     pub(crate) health: Health,
 }
+
+/// How long a task is starting before it is told what its check fails by, and how often another
+/// reason is told at most: hardly any program listens at once, and each telling is an entry in the
+/// log of the managers.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A check that goes on until this is dropped.
 #[derive(Debug)]
@@ -69,18 +75,23 @@ impl Drop for Checker {
 async fn run(subject: Subject, reports: mpsc::Sender<Report>) {
     let started = Instant::now();
     let mut tally = Tally::new(subject.health);
+    let mut told: (Instant, Option<String>) = (started, None);
     loop {
         let asked = Instant::now();
         let result = probe::ask(subject.address, &subject.check, subject.proxy_protocol).await;
         if let Err(reason) = &result {
             tracing::debug!(task = %subject.task, reason, "a check failed");
         }
-        if tally.record(&subject.check, result.is_ok(), started.elapsed()) {
+        let changed = tally.record(&subject.check, result.is_ok(), started.elapsed());
+        let waits = tally.health() == Health::Starting && told.0.elapsed() >= PATIENCE;
+        let reason = result.err();
+        if changed || waits && reason.is_some() && reason != told.1 {
+            told = (Instant::now(), reason.clone());
             let report = Report {
                 task: subject.task.clone(),
                 container: subject.container.clone(),
                 health: tally.health(),
-                reason: result.err(),
+                reason,
             };
             if reports.send(report).await.is_err() {
                 return;

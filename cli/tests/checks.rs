@@ -119,4 +119,18 @@ fn an_update_to_what_is_never_healthy_fails_and_loses_nothing() {
         rest.len() == 1 && rest.is_subset(&both),
         "{rest:?}, {both:?}"
     );
+
+    // What has time to become healthy says why it is not.
+    let slow = "service create --detach --name=slow -p 80 --check-http=/status?code=501 whoami";
+    cluster.ok(0, &slow.split(' ').collect::<Vec<_>>());
+    wait_until("service ps says why it is starting", || {
+        let ps = cluster
+            .ok(0, &["service", "ps", "--no-trunc", "slow"])
+            .stdout;
+        let told = "\"not healthy yet: check http /status?code=501: status 501\"";
+        match ps.contains(told) && ps.contains("Starting") {
+            true => Ok(()),
+            false => Err(ps),
+        }
+    });
 }

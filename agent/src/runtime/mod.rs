@@ -146,6 +146,8 @@ pub struct Container {
     pub ports: Vec<TaskPort>,
     /// How it does.
     pub state: ContainerState,
+    /// What the runtime's own health check came to last, where it does not pass.
+    pub failing: Option<String>,
 }
 
 /// How a container does.

@@ -188,6 +188,7 @@ fn container(task: &TaskId, ports: &[TaskPort], state: ContainerState) -> Contai
         address: Some("172.17.0.2".parse().unwrap()),
         ports: ports.to_vec(),
         state,
+        failing: None,
     }
 }
 

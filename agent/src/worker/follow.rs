@@ -76,14 +76,21 @@ impl Entry {
     fn follow_health(&mut self, container: &Container, engine: Health, now: Timestamp) {
         let (own, reason) = match self.checked(container) {
             None => (Health::Unchecked, None),
-            Some((check::Health::Starting, _)) => (Health::Starting, None),
+            Some((check::Health::Starting, reason)) => (Health::Starting, reason),
             Some((check::Health::Healthy, _)) => (Health::Healthy, None),
             Some((check::Health::Unhealthy, reason)) => (Health::Unhealthy, reason),
+        };
+        let failing = container.failing.clone();
+        let reason = match (engine, own) {
+            (_, Health::Unhealthy) => reason,
+            (Health::Unhealthy, _) => failing,
+            _ => reason.or(failing),
         };
         match (engine, own) {
             (Health::Unhealthy, _) | (_, Health::Unhealthy) => self.unhealthy(reason, now),
             (Health::Starting, _) | (_, Health::Starting) => {
-                self.advance(TaskState::Starting, "starting", None, now);
+                let error = reason.map(|reason| format!("not healthy yet: {reason}"));
+                self.advance(TaskState::Starting, "starting", error, now);
             }
             _ => {
                 let message = match self.attempt {

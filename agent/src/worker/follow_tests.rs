@@ -21,6 +21,7 @@ fn container(state: ContainerState, address: Option<&str>) -> Container {
             mode: PortMode::Ingress,
         }],
         state,
+        failing: None,
     }
 }
 
@@ -54,7 +55,7 @@ fn says(entry: &mut Entry, health: check::Health) {
         task: entry.id.clone(),
         container: "c1".to_owned(),
         health,
-        reason: (health == check::Health::Unhealthy).then(|| "check tcp: refused".to_owned()),
+        reason: (health != check::Health::Healthy).then(|| "check tcp: refused".to_owned()),
     };
     entry.report(report, NOW);
 }
@@ -76,6 +77,30 @@ fn it_takes_connections_once_the_check_has_passed() {
     assert_eq!(stands(&entry), (TaskState::Starting, false, false, None));
     says(&mut entry, check::Health::Healthy);
     assert_eq!(stands(&entry), (TaskState::Running, false, true, None));
+}
+
+#[test]
+fn a_task_that_is_not_healthy_yet_says_why() {
+    let mut entry = running(UnhealthyAction::Restart, Health::Unchecked);
+    says(&mut entry, check::Health::Starting);
+    let error = Some("not healthy yet: check tcp: refused");
+    assert_eq!(stands(&entry), (TaskState::Starting, false, false, error));
+    says(&mut entry, check::Health::Healthy);
+    assert_eq!(stands(&entry), (TaskState::Running, false, true, None));
+
+    // The engine's own check has no event for it, but another look finds the reason.
+    let mut entry = running(UnhealthyAction::Restart, Health::Starting);
+    says(&mut entry, check::Health::Healthy);
+    assert_eq!(stands(&entry), (TaskState::Starting, false, false, None));
+    let mut found = container(ContainerState::Running(Health::Starting), None);
+    found.failing = Some("health check: exit code 1".to_owned());
+    entry.finished(Outcome::Found(Some(found.clone())), NOW);
+    let error = Some("not healthy yet: health check: exit code 1");
+    assert_eq!(stands(&entry), (TaskState::Starting, false, false, error));
+    found.state = ContainerState::Running(Health::Unhealthy);
+    entry.finished(Outcome::Found(Some(found)), NOW);
+    let error = Some("unhealthy container: health check: exit code 1");
+    assert_eq!(stands(&entry), (TaskState::Failed, false, false, error));
 }
 
 #[test]

@@ -275,7 +275,7 @@ impl Worker {
         let Some(entry) = self.entries.get_mut(&report.task) else {
             return;
         };
-        tracing::info!(task = %report.task, health = ?report.health, reason = report.reason, "the health of a task changed");
+        tracing::info!(task = %report.task, health = ?report.health, reason = report.reason, "the health of a task");
         entry.report(report, now());
     }
 

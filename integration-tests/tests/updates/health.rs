@@ -138,7 +138,8 @@ fn who_never_accepts_gets_no_client_until_it_does() {
         Ok((cluster.names()?.len() == 2).then_some(()))
     })
     .unwrap();
-    told(&cluster, "ng", "Starting", "");
+    let reason = "not healthy yet: check tcp: connection refused";
+    told(&cluster, "ng", "Starting", reason);
     for host in cluster.hosts.iter() {
         assert_eq!(cluster.ask(host, 80, 5).unwrap().answered(), 0);
     }

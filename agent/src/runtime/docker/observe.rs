@@ -11,6 +11,10 @@ use swarmlet_core::model::{PortMode, Protocol, TaskId, TaskPort};
 use super::label;
 use crate::runtime::{Container, ContainerState, Health};
 
+/// The most characters of a health check's output that are told: it travels with the status of
+/// its task through the log of the managers.
+const MOST_OUTPUT: usize = 200;
+
 /// A container as the engine describes it; `None` where it is none of a task's.
 pub(super) fn container(found: &ContainerInspectResponse) -> Option<Container> {
     let labels = found.config.as_ref()?.labels.as_ref()?;
@@ -28,6 +32,7 @@ pub(super) fn container(found: &ContainerInspectResponse) -> Option<Container> {
             .map(|text| ports_from_text(text))
             .unwrap_or_default(),
         state: container_state(state),
+        failing: failing(state),
     })
 }
 
@@ -60,6 +65,25 @@ fn health(state: &EngineState) -> Health {
         Some(HealthStatusEnum::STARTING) => Health::Starting,
         Some(HealthStatusEnum::HEALTHY) => Health::Healthy,
         Some(HealthStatusEnum::UNHEALTHY) => Health::Unhealthy,
+    }
+}
+
+/// The last result in the engine's log of its health check, where the check does not pass.
+fn failing(state: &EngineState) -> Option<String> {
+    if !matches!(health(state), Health::Starting | Health::Unhealthy) {
+        return None;
+    }
+    let result = state.health.as_ref()?.log.as_ref()?.last()?;
+    let output = result.output.as_deref().unwrap_or_default();
+    let words: Vec<&str> = output.split_whitespace().collect();
+    let output: String = words.join(" ").chars().take(MOST_OUTPUT).collect();
+    match (result.exit_code, output.as_str()) {
+        (Some(0), _) => None,
+        // The engine's own words: it could not run the check, or gave it up.
+        (Some(-1) | None, "") => Some("health check: no result".to_owned()),
+        (Some(-1) | None, _) => Some(format!("health check: {output}")),
+        (Some(code), "") => Some(format!("health check: exit code {code}")),
+        (Some(code), _) => Some(format!("health check: exit code {code}: {output}")),
     }
 }
 
@@ -117,7 +141,9 @@ fn port_from_text(text: &str) -> Option<TaskPort> {
 mod tests {
     use std::collections::HashMap;
 
-    use bollard::models::{ContainerConfig, EndpointSettings, Health as EngineHealth};
+    use bollard::models::{
+        ContainerConfig, EndpointSettings, Health as EngineHealth, HealthcheckResult,
+    };
 
     use super::*;
 
@@ -181,6 +207,44 @@ mod tests {
                 reason: Some("out of memory".to_owned())
             }
         );
+    }
+
+    #[test]
+    fn a_health_check_that_does_not_pass_tells_its_last_result() {
+        let told = |status, results: &[(Option<i64>, &str)]| {
+            let result = |&(exit_code, output): &(Option<i64>, &str)| HealthcheckResult {
+                exit_code,
+                output: Some(output.to_owned()),
+                ..HealthcheckResult::default()
+            };
+            failing(&EngineState {
+                health: Some(EngineHealth {
+                    status: Some(status),
+                    log: Some(results.iter().map(result).collect()),
+                    ..EngineHealth::default()
+                }),
+                ..state(ContainerStateStatusEnum::RUNNING)
+            })
+        };
+        let (starting, unhealthy) = (HealthStatusEnum::STARTING, HealthStatusEnum::UNHEALTHY);
+        let first = (Some(2), "first");
+        let last = (Some(1), "curl: (7)\n  refused\n");
+        let expected = "health check: exit code 1: curl: (7) refused";
+        assert_eq!(told(starting, &[first, last]).as_deref(), Some(expected));
+        assert_eq!(told(unhealthy, &[last]).as_deref(), Some(expected));
+        assert_eq!(told(HealthStatusEnum::HEALTHY, &[last]), None);
+        assert_eq!(told(starting, &[]), None);
+        assert_eq!(told(starting, &[last, (Some(0), "well")]), None);
+        let silent = told(starting, &[(Some(1), "")]);
+        assert_eq!(silent.as_deref(), Some("health check: exit code 1"));
+        let slow = told(
+            starting,
+            &[(Some(-1), "Health check exceeded timeout (1s)")],
+        );
+        let expected = "health check: Health check exceeded timeout (1s)";
+        assert_eq!(slow.as_deref(), Some(expected));
+        let long = told(starting, &[(Some(1), &"é".repeat(500))]).unwrap();
+        assert_eq!(long.chars().filter(|&c| c == 'é').count(), MOST_OUTPUT);
     }
 
     #[test]

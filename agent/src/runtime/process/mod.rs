@@ -158,6 +158,7 @@ impl ProcessRuntime {
             address: None,
             ports: spec.ports.iter().map(TaskPort::from).collect(),
             state,
+            failing: None,
         }))
     }
 
