@@ -6,7 +6,10 @@ TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 BINARY := $(TARGET_DIR)/$(TRIPLE)/debug/swarmlet
 
-.PHONY: help build deb cargo-deb demo check test test-fast test-hosts faults-doc static deny \
+# A file each; what they run is run on their seeds by `make test-fast`, too.
+FUZZ_TARGETS = $(basename $(notdir $(wildcard lb/fuzz/targets/*.rs)))
+
+.PHONY: help build deb cargo-deb demo check fuzz test test-fast test-hosts faults-doc static deny \
 	bench bench-core bench-lb bench-node bench-cluster bench-binaries
 
 help: ## Lists the targets.
@@ -28,6 +31,14 @@ check: ## Formatting, lints, licences.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(MAKE) --no-print-directory deny
+
+fuzz: ## Each fuzz target of the balancer for 60 s (FOR=N for others); wants cargo-fuzz and a nightly compiler.
+	@command -v cargo-fuzz >/dev/null || { echo "no cargo-fuzz: cargo install cargo-fuzz --locked"; exit 1; }
+	@$(CARGO) +nightly --version >/dev/null 2>&1 || { echo "no nightly compiler: rustup toolchain install nightly"; exit 1; }
+	cd lb && for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/corpus/$$target && \
+		$(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(FOR),60) || exit 1; \
+	done
 
 deny:
 	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked

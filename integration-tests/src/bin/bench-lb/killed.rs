@@ -83,6 +83,10 @@ fn measure(setup: &Setup<'_>) -> Result<Sample> {
     );
     let report = report(client)?;
     let unserved = status(setup)?;
+    eprintln!(
+        "endpoints killed: {}, {unserved} unserved",
+        report["failed"]
+    );
     figures(&report, &killed, unserved)
 }
 
@@ -132,10 +136,13 @@ fn status(setup: &Setup<'_>) -> Result<u64> {
     let output = setup.testbed.balancer().run(&binary, &line)?.success()?;
     let status: Value = serde_json::from_str(&output)?;
     let listeners = status["listeners"].as_array().context("no listeners")?;
-    let unserved = listeners.iter().map(|listener| &listener["unserved"]);
-    unserved
-        .map(|count| count.as_u64().context("no count of the unserved"))
-        .sum()
+    // Behind the other port there is nobody here.
+    let listener = listeners
+        .iter()
+        .find(|listener| listener["port"] == setup.small_port());
+    listener
+        .and_then(|listener| listener["unserved"].as_u64())
+        .context("no count of the unserved")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
+use swarmlet_integration_tests::bench::monotonic_ns;
 
 use crate::{
     ANSWER, Load, MESSAGE,
@@ -20,6 +21,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(3);
 struct Attempt {
     socket: OwnedFd,
     begun: Instant,
+    begun_ns: u64,
     asked: bool,
     received: usize,
 }
@@ -48,7 +50,7 @@ pub(crate) fn run(load: &Load, request: u8) -> Result<Report> {
             };
             match outcome {
                 Ok(()) => report.done(under_way.begun, Instant::now())?,
-                Err(reason) => report.failed(reason, under_way.begun),
+                Err(reason) => report.failed(reason, under_way.begun_ns),
             }
             // Closed before the next one is opened: no more at a time than was said.
             *slot = None;
@@ -63,10 +65,11 @@ pub(crate) fn run(load: &Load, request: u8) -> Result<Report> {
 }
 
 fn attempt(poller: &Poller, load: &Load, key: usize) -> Result<Attempt> {
-    let begun = Instant::now();
+    let (begun, begun_ns) = (Instant::now(), monotonic_ns());
     Ok(Attempt {
         socket: begin(poller, load.target, key)?,
         begun,
+        begun_ns,
         asked: false,
         received: 0,
     })
