@@ -197,6 +197,10 @@ fn a_bad_image_pauses_and_a_rollback_restores() {
             Err(format!("{before:?} {now:?}"))
         }
     });
+    let again = cluster.run(0, &["service", "update", "ng"]);
+    assert_eq!(again.code, Some(1), "it is tried anew: {again:?}");
+    assert!(again.stderr.contains(expected), "{again:?}");
+    assert_eq!(running(&cluster), before);
     let stale = cluster.fails(
         0,
         1,
