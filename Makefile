@@ -65,7 +65,7 @@ test-hosts: cargo-deb ## Clusters on hosts of their own: network namespaces with
 
 faults-doc: ## Writes docs/faults.md from what the last test-hosts measured.
 	{ $(CARGO) test --locked -q -p swarmlet-integration-tests --test faults --test package -- --list \
-		&& $(CARGO) test --locked -q -p swarmlet-integration-tests --test cluster -- --list leader_is_killed; } \
+		&& $(CARGO) test --locked -q -p swarmlet-integration-tests --test cluster -- --list leader_is_killed who_leaves; } \
 		| $(CARGO) run --locked -q -p swarmlet-integration-tests --bin faults-doc >$(TARGET_DIR)/faults.md
 	cp $(TARGET_DIR)/faults.md docs/faults.md
 

@@ -10,6 +10,7 @@
 //! Nothing is decided here: what follows from an observation is [`swarmlet_core::diagnosis`],
 //! at the leader, and for a node without a session on the spot.
 
+mod clock;
 mod host;
 mod probe;
 mod targets;
@@ -18,14 +19,15 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use swarmlet_core::diagnosis::{self, Failing, Observation, Peer, ProbedPort};
-use swarmlet_core::model::{DiskUser, NodeId, NodeProblem, Place, Problem, RuntimeKind, Timestamp};
+use swarmlet_core::model::{DiskUser, NodeId, NodeProblem, Place, Problem, RuntimeKind};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::clock::now;
 use self::host::Host;
 pub(crate) use self::probe::answer;
 use self::targets::{Target, Targets};
@@ -317,14 +319,6 @@ fn unnamed(address: SocketAddr) -> Place {
         hostname: format!("the manager at port {}", address.port()),
         address: address.ip(),
     }
-}
-
-/// The wall clock.
-pub(crate) fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

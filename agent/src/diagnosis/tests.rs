@@ -1,6 +1,6 @@
 use std::net::Ipv4Addr;
 
-use swarmlet_core::model::{Closed, ProblemKind};
+use swarmlet_core::model::{Closed, ProblemKind, Timestamp};
 use tokio::net::TcpListener;
 
 use super::*;

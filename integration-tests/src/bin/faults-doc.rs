@@ -1,4 +1,5 @@
-//! Prints `docs/faults.md`, made of what the tests of faults and of the package measured last.
+//! Prints `docs/faults.md`, made of what the tests of faults, of the package and of nodes that
+//! leave measured last.
 //!
 //! The names of the tests are read from standard input, as `--list` prints them. A test that
 //! has measured nothing is an error: the page would be silent about it.
@@ -15,7 +16,7 @@ use serde_json::Value;
 use swarmlet_integration_tests::measured::{self, Figure};
 
 /// Modules of the tests, in the order of the page, and what they are about.
-const SECTIONS: [(&str, &str); 17] = [
+const SECTIONS: [(&str, &str); 22] = [
     ("leader", "The leader is killed"),
     ("daemon", "Daemons are killed or paused"),
     ("paused", "The leader is paused"),
@@ -24,14 +25,19 @@ const SECTIONS: [(&str, &str); 17] = [
     ("engine", "The engine is killed or hangs"),
     ("hosts", "A host is lost"),
     ("alone", "All managers are gone"),
+    ("headless", "All managers are gone, and more fails"),
     ("quorum", "Managers lose their majority"),
     ("writes", "Managers are killed while they write"),
-    ("networks", "Networks are cut and lose packets"),
+    ("networks", "Networks are cut"),
+    ("loss", "Networks lose packets"),
+    ("workers", "Workers are cut off"),
     ("closed_port", "A closed port explains itself"),
+    ("explained", "More that explains itself"),
     ("one_way", "A port that is closed one way explains itself"),
     ("limits", "Limits"),
     ("siege", "The balancer is attacked"),
     (UNNAMED, "Installing"),
+    ("leave", "A node leaves"),
     ("boot", "A machine that systemd boots"),
 ];
 

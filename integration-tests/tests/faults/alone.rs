@@ -18,34 +18,36 @@ use crate::{
 /// What a load balancer in front goes by.
 const HEALTHY: &str = "HTTP/1.0 200 OK";
 
-/// Identifiers of a service's tasks, those of the past included.
+/// Identifiers of both services' tasks, those of the past included.
 fn tasks(cluster: &Cluster) -> Result<BTreeSet<String>> {
-    let tasks = cluster.tasks(&cluster.hosts[0], "a")?;
-    Ok(tasks.into_iter().map(|task| task.id).collect())
+    let mut ids = BTreeSet::new();
+    for service in ["a", "b"] {
+        let tasks = cluster.tasks(&cluster.hosts[0], service)?;
+        ids.extend(tasks.into_iter().map(|task| task.id));
+    }
+    Ok(ids)
 }
 
 /// Creates two services whose tasks answer with their service's name.
 pub(crate) fn two_services(cluster: &Cluster) {
-    for (name, port) in [("a", "80:80"), ("b", "81:80")] {
-        let hostname = "{{.Service.Name}}-{{.Task.Slot}}";
-        let words = [
-            "--name",
-            name,
-            "--replicas",
-            "6",
-            "-p",
-            port,
-            "--hostname",
-            hostname,
-            "whoami",
-        ];
-        cluster.create(&words).unwrap();
+    for service in ["a", "b"] {
+        named_service(cluster, service, &[]);
     }
 }
 
 /// What the tasks of one of them answer.
 fn names(service: &str) -> BTreeSet<String> {
     (1..=6).map(|slot| format!("{service}-{slot}")).collect()
+}
+
+/// Creates a service of six tasks, on port 80 where it is `a` and on 81 where it is `b`, that
+/// answer with its name.
+pub(crate) fn named_service(cluster: &Cluster, name: &str, options: &[&str]) {
+    let port = if name == "a" { "80:80" } else { "81:80" };
+    let hostname = "{{.Service.Name}}-{{.Task.Slot}}";
+    let words = ["--name", name, "--replicas", "6", "-p", port];
+    let words = [&words[..], &["--hostname", hostname], options, &["whoami"]];
+    cluster.create(&words.concat()).unwrap();
 }
 
 /// Every answer on a port came from its own service.

@@ -1,15 +1,21 @@
 //! A container dies: out of the balancers at once, back in a moment.
 
 use std::{
+    io::{self, ErrorKind},
+    net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
 
 use rustix::process::test_kill_process;
-use swarmlet_integration_tests::{Host, Pid};
+use swarmlet_integration_tests::{
+    Host, Pid,
+    measured::{at_most, noted},
+};
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, at},
+    limits::{connect, exchange},
     probe::{load, no_errors, watch, within},
 };
 
@@ -32,6 +38,9 @@ pub(crate) fn kill_one(host: &Host) -> Instant {
 
 /// By when a container that died must have a successor that serves.
 pub(crate) const RESTARTED: Duration = Duration::from_secs(2);
+
+/// What becomes of a connection whose container is killed.
+const CUT: [&str; 2] = ["reset", "closed without answer"];
 
 #[test]
 fn a_killed_container_is_out_of_every_balancer_and_back_within_2_s() {
@@ -64,9 +73,13 @@ fn a_killed_container_is_out_of_every_balancer_and_back_within_2_s() {
             let back = watch(&cluster, host, 6).unwrap().after(died).unwrap();
             within(&format!("round {round}: another one runs"), back, RESTARTED);
         }
+        let report = running.stop().unwrap();
+        // Nobody is refused: only what the container had taken already can fail.
+        let other = report.errors.keys().filter(|kind| !CUT.contains(&&***kind));
+        assert_eq!(other.count(), 0, "{}", report.to_json());
         no_errors(
             &format!("round {round}: a killed container"),
-            &running.stop().unwrap(),
+            &report,
             CLIENTS,
         );
         cluster.all_answer(80).unwrap();
@@ -77,4 +90,47 @@ fn a_killed_container_is_out_of_every_balancer_and_back_within_2_s() {
             .unwrap();
         cluster.all_answer(80).unwrap();
     }
+}
+
+/// Connections that are open through one host's balancer, each with its container's name.
+fn open(cluster: &Cluster, host: &Host, count: usize) -> Vec<(String, TcpStream)> {
+    let target = at(host, 80);
+    let opened = cluster.hosts.client().thread(move || {
+        let one = |_| {
+            let mut stream = connect(target)?;
+            let body = exchange(&mut stream)?;
+            let name = body.lines().next().unwrap_or_default().to_owned();
+            io::Result::Ok((name, stream))
+        };
+        (0..count).map(one).collect::<io::Result<Vec<_>>>()
+    });
+    opened.unwrap().join().unwrap().unwrap().unwrap()
+}
+
+#[test]
+fn a_killed_container_takes_along_its_own_connections_and_no_others() {
+    let cluster = Cluster::serving(1, 6).unwrap();
+    cluster.all_answer(80).unwrap();
+    let opened = open(&cluster, &cluster.hosts[0], 24);
+    let victim = &cluster.hosts[1];
+    let ids = victim.docker(&["ps", "--quiet"]).unwrap();
+    kill_one(victim);
+    let killed = ids.success().unwrap().lines().next().unwrap().to_owned();
+    let on_it = opened.iter().filter(|(name, _)| *name == killed).count();
+    assert_eq!(on_it, 4, "{:?}", opened.iter().map(|one| &one.0));
+    let mut lost = 0;
+    for (name, mut stream) in opened {
+        let answered = exchange(&mut stream);
+        if name == killed {
+            let error = answered.expect_err("the container is dead");
+            let kind = error.kind();
+            let ended = [ErrorKind::ConnectionReset, ErrorKind::UnexpectedEof];
+            let ended = ended.contains(&kind) || kind == ErrorKind::BrokenPipe;
+            assert!(ended, "{error}");
+            continue;
+        }
+        lost += u64::from(answered.is_err());
+    }
+    noted("connections on the killed container", &on_it.to_string());
+    at_most("of 20 connections on others lost", lost, 0);
 }

@@ -9,16 +9,15 @@ use std::{
 
 use anyhow::{Result, ensure};
 use swarmlet_integration_tests::{
-    Host,
     measured::{at_most, noted, within},
     wait_until,
 };
 
 use crate::{
     cluster::{Cluster, LATER, check_refused},
-    history::{History, all_ready, replica, replicas_agree},
+    history::{History, all_ready, replicas_agree},
     probe::{load, no_errors, nothing_restarted},
-    quorum::NO_LEADER,
+    quorum::{NO_LEADER, STALE},
 };
 
 /// By how much a fault may raise the term.
@@ -27,18 +26,21 @@ const TERMS: u64 = 2;
 /// After which the cluster takes writes again, whatever is cut.
 const WRITES_BACK: Duration = Duration::from_secs(3);
 
+/// How long a manager may look for a leader before it reads what it has.
+const STALE_READ: Duration = Duration::from_secs(2);
+
 /// After which everything is as it was, once a fault has ended.
 const RECOVERY: Duration = Duration::from_secs(30);
 
 /// Which packets between two hosts are lost.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Way {
+pub(crate) enum Way {
     There,
     Back,
     Both,
 }
 
-fn cut(cluster: &Cluster, (one, other): (usize, usize), way: Way) -> Result<()> {
+pub(crate) fn cut(cluster: &Cluster, (one, other): (usize, usize), way: Way) -> Result<()> {
     let (one, other) = (&cluster.hosts[one], &cluster.hosts[other]);
     if way != Way::Back {
         other.drop_from(one.address())?;
@@ -50,7 +52,7 @@ fn cut(cluster: &Cluster, (one, other): (usize, usize), way: Way) -> Result<()> 
 }
 
 /// Ends all faults; how many packets they had dropped.
-fn heal(cluster: &Cluster) -> Result<u64> {
+pub(crate) fn heal(cluster: &Cluster) -> Result<u64> {
     let dropped = cluster.hosts.iter().map(|host| host.dropped().unwrap_or(0));
     let dropped = dropped.sum();
     for host in cluster.hosts.iter() {
@@ -60,14 +62,14 @@ fn heal(cluster: &Cluster) -> Result<u64> {
 }
 
 /// Three managers with a service of six tasks, which every host answers for.
-fn start() -> Cluster {
+pub(crate) fn start() -> Cluster {
     let cluster = Cluster::serving(3, 6).unwrap();
     cluster.all_answer(80).unwrap();
     cluster
 }
 
 /// As many tasks run as there should be, one to a slot and one container to each.
-fn check_tasks(cluster: &Cluster, expected: usize) -> Result<()> {
+pub(crate) fn check_tasks(cluster: &Cluster, expected: usize) -> Result<()> {
     let tasks = cluster.tasks(&cluster.hosts[0], "ng")?;
     let mut slots: Vec<_> = tasks
         .iter()
@@ -87,7 +89,7 @@ fn check_tasks(cluster: &Cluster, expected: usize) -> Result<()> {
 }
 
 /// Waits until everything is as it should be, and says how long that took.
-fn recovered(cluster: &Cluster, healed: Instant, tasks: usize) {
+pub(crate) fn recovered(cluster: &Cluster, healed: Instant, tasks: usize) {
     all_ready(cluster).unwrap();
     wait_until(LATER, "the tasks that there should be", || {
         check_tasks(cluster, tasks).map(Some)
@@ -165,6 +167,18 @@ fn a_minority_of_managers_acknowledges_nothing_and_says_why() {
                 within("a write on the minority is refused", refused.took, bound);
             }
         });
+        let moment = Instant::now();
+        let read = cluster.hosts[minority]
+            .swarmlet(&["service", "ls"])
+            .unwrap();
+        let took = moment.elapsed();
+        within(
+            "a read on the minority says that it may be stale",
+            took,
+            STALE_READ,
+        );
+        assert_eq!((read.code, &*read.stderr), (Some(0), STALE), "{read:?}");
+        assert!(read.stdout.contains(" ng "), "{read:?}");
         at_most(
             "writes that a minority acknowledged",
             few.counts().0 as u64,
@@ -195,47 +209,6 @@ fn remove_writes(cluster: &Cluster) {
 }
 
 #[test]
-fn with_30_percent_of_packets_lost_nothing_takes_effect_twice() {
-    let cluster = start();
-    let term = replicas_agree(&cluster).unwrap();
-    let addresses: Vec<_> = cluster.hosts.iter().map(Host::address).collect();
-    for host in cluster.hosts.iter() {
-        host.lose_from(&addresses, 30).unwrap();
-    }
-    let history = History::new("w");
-    let moment = Instant::now();
-    let mut number = 0;
-    while moment.elapsed() < Duration::from_secs(30) {
-        number += 1;
-        history.write(&cluster.hosts[number % 3]).unwrap();
-        // Up and down, by commands of which some do not get through.
-        let count = format!("ng={}", 6 + number % 4);
-        let words = ["service", "scale", "--detach", &count];
-        cluster.hosts[(number + 1) % 3].swarmlet(&words).unwrap();
-    }
-    let worst = cluster.hosts.iter().filter_map(|host| replica(host).ok());
-    let worst = worst.map(|replica| replica.term).max().unwrap_or(term);
-    noted("growth of the term meanwhile", &(worst - term).to_string());
-    let (acknowledged, unknown) = history.counts();
-    noted(
-        "writes acknowledged, and unknown",
-        &format!("{acknowledged}, {unknown}"),
-    );
-    let dropped = heal(&cluster).unwrap();
-    assert!(dropped > 100, "only {dropped} packets were lost");
-    assert!(acknowledged > 0, "nothing got through");
-    let healed = Instant::now();
-    wait_until(LATER, "a write", || {
-        cluster.swarmlet(&["service", "scale", "ng=7"]).map(Some)
-    })
-    .unwrap();
-    recovered(&cluster, healed, 7);
-    history.check(&cluster.hosts[1]).unwrap();
-    replicas_agree(&cluster).unwrap();
-    cluster.all_answer(80).unwrap();
-}
-
-#[test]
 fn links_cut_one_by_one_and_healed_at_random_lose_nothing() {
     let seed = env::var("SEED").map_or_else(
         |_| u64::from(std::process::id()),
@@ -249,7 +222,7 @@ fn links_cut_one_by_one_and_healed_at_random_lose_nothing() {
     let stop = AtomicBool::new(false);
     let hosts: Vec<_> = cluster.hosts.iter().collect();
     let running = load(&cluster, 80, 1).unwrap();
-    let mut dropped = 0;
+    let (mut dropped, mut cuts) = (0, 0);
     thread::scope(|scope| {
         scope.spawn(|| history.go_on(&hosts, &stop));
         for step in 0..12 {
@@ -260,6 +233,7 @@ fn links_cut_one_by_one_and_healed_at_random_lose_nothing() {
                 eprintln!("step {step}: all healed");
             } else {
                 cut(&cluster, pair, way).unwrap();
+                cuts += 1;
                 eprintln!("step {step}: {pair:?} {way:?} cut");
             }
             thread::sleep(Duration::from_millis(1000 + 100 * random.below(20) as u64));
@@ -284,46 +258,9 @@ fn links_cut_one_by_one_and_healed_at_random_lose_nothing() {
         &(now - term).to_string(),
     );
     let report = running.stop().unwrap();
-    noted(
-        "requests answered, and failed",
-        &format!("{}, {}", report.answered(), report.failed()),
-    );
-    cluster.all_answer(80).unwrap();
-}
-
-#[test]
-fn a_worker_cut_off_from_its_manager_keeps_serving() {
-    let cluster = Cluster::serving(1, 6).unwrap();
-    cluster.all_answer(80).unwrap();
-    let (manager, worker) = (&cluster.hosts[0], &cluster.hosts[1]);
-    let own = cluster.containers().unwrap()[worker.name()].clone();
-    assert!(!own.is_empty());
-    cluster.hosts.cut(manager, worker).unwrap();
-    // Its tasks are replaced elsewhere meanwhile, and run on all the same.
-    thread::sleep(Duration::from_secs(12));
-    let report = cluster.ask(worker, 80, 200).unwrap();
-    no_errors("the worker that was cut off", &report, 0);
-    let still = cluster.containers().unwrap()[worker.name()].clone();
-    assert!(still.is_superset(&own), "{own:?} {still:?}");
-    let all = cluster.names().unwrap().len() as u64;
-    let twice = all.saturating_sub(6);
-    at_most(
-        "slots that run twice while it is cut off",
-        twice,
-        own.len() as u64,
-    );
-    assert!(heal(&cluster).unwrap() > 0, "nothing was cut");
-    let healed = Instant::now();
-    all_ready(&cluster).unwrap();
-    wait_until(LATER, "one task to a slot", || {
-        check_tasks(&cluster, 6).map(Some)
-    })
-    .unwrap();
-    within(
-        "no slot runs twice any more after the cut",
-        healed.elapsed(),
-        Duration::from_secs(15),
-    );
+    // One client, of whose requests each cut may catch one on its way.
+    noted("links cut", &cuts.to_string());
+    no_errors("links cut at random", &report, cuts);
     cluster.all_answer(80).unwrap();
 }
 

@@ -16,7 +16,7 @@ pub(crate) const NO_LEADER: &str = "The swarm does not have a leader. It's possi
                          are online. Make sure more than half of the managers are online.";
 
 /// What every read says.
-const STALE: &str = "WARNING: the swarm does not have a leader; this is what this manager knew last, \
+pub(crate) const STALE: &str = "WARNING: the swarm does not have a leader; this is what this manager knew last, \
                      and it may be stale\n";
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use swarmlet_integration_tests::{
     Hosts, Load,
-    measured::{at_most, within},
+    measured::{at_most, noted, within},
     wait_until,
 };
 
@@ -104,6 +104,42 @@ fn kill_the_daemon(hosts: &Hosts, system: &System<'_>) {
     );
 }
 
+/// Upgrades the package under load: systemd restarts the daemon, another balancer takes over, and
+/// neither containers nor clients notice.
+fn upgrade(hosts: &Hosts, system: &System<'_>) {
+    let package = build("0.1.4-1", hosts[0].namespace().directory()).unwrap();
+    system.copy(&package, "/opt/newer.deb").unwrap();
+    let before = containers(hosts);
+    let balancer = system.done("cat /var/lib/swarmlet/lb.pid").unwrap();
+    let daemon = unit(system, "MainPID");
+    let running = load(hosts, None).start(hosts.client()).unwrap();
+    system.done("dpkg -i /opt/newer.deb").unwrap();
+    let upgraded = Instant::now();
+    wait_until(SOON, "a balancer of the new version", || {
+        system.done("swarmlet info")?;
+        let now = system.done("cat /var/lib/swarmlet/lb.pid")?;
+        Ok((now != balancer).then_some(()))
+    })
+    .unwrap();
+    noted(
+        "after an upgrade another balancer has taken over within",
+        &format!("{:.3?}", upgraded.elapsed()),
+    );
+    served(hosts).unwrap();
+    let report = running.stop().unwrap();
+    assert!(report.answered() > 100, "{}", report.to_json());
+    at_most(
+        "requests that failed during an upgrade under systemd",
+        report.failed(),
+        0,
+    );
+    assert_ne!(unit(system, "MainPID"), daemon);
+    assert_eq!(unit(system, "ActiveState"), "active");
+    assert_eq!(containers(hosts), before, "containers were restarted");
+    let version = system.done("dpkg-query -W -f '${Version}' swarmlet");
+    assert_eq!(version.unwrap(), "0.1.4-1");
+}
+
 #[test]
 fn systemd_starts_the_package_restarts_its_daemon_and_boots_with_it() {
     let hosts = host();
@@ -136,6 +172,7 @@ fn systemd_starts_the_package_restarts_its_daemon_and_boots_with_it() {
         .unwrap();
     served(&hosts).unwrap();
     kill_the_daemon(&hosts, &system);
+    upgrade(&hosts, &system);
 
     let before = containers(&hosts);
     system.pull_the_plug().unwrap();

@@ -1,0 +1,171 @@
+//! More that explains itself within 5 s: both directions of the task ports at once, a worker that
+//! does not get to its manager, a wrong clock, and all that a host is asked before it joins.
+
+use std::fs;
+
+use swarmlet_integration_tests::{Host, Output, Signal, swarmlet_binary, wait_until};
+
+use crate::{
+    closed_port::{SmallDisk, close, explained},
+    cluster::{Cluster, SOON},
+    probe::{load, no_errors, nothing_restarted},
+};
+
+/// The range of ports for tasks.
+const TASKS: &str = "20000-29999";
+
+/// By how much a clock is wrong: an hour, as where a time zone was set as the time.
+const HOUR_MS: &str = "3600000";
+
+#[test]
+fn task_ports_closed_in_both_directions_at_once_are_named_in_both() {
+    let cluster = Cluster::serving(1, 6).unwrap();
+    cluster.all_answer(80).unwrap();
+    let (one, other) = (&cluster.hosts[1], &cluster.hosts[2]);
+    let way = |from: &Host, to: &Host| {
+        [
+            format!(
+                "{} ({}) cannot connect to {} ({}) on TCP {TASKS}",
+                from.name(),
+                from.address(),
+                to.name(),
+                to.address()
+            ),
+            format!(
+                "open TCP {TASKS} from {} to {}",
+                from.address(),
+                to.address()
+            ),
+        ]
+    };
+    let words = [way(one, other), way(other, one)].concat();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let running = load(&cluster, 80, 3).unwrap();
+    explained(
+        &cluster,
+        "task ports closed both ways",
+        other,
+        &words,
+        || close(one, other, TASKS).and_then(|()| close(other, one, TASKS)),
+        || one.accept_all().and_then(|()| other.accept_all()),
+    );
+    let report = running.stop().unwrap();
+    no_errors("while both directions were closed", &report, 0);
+}
+
+#[test]
+fn a_worker_whose_way_to_the_manager_is_closed_says_so_everywhere() {
+    let cluster = Cluster::serving(1, 6).unwrap();
+    cluster.all_answer(80).unwrap();
+    let before = cluster.started().unwrap();
+    let (manager, worker) = (&cluster.hosts[0], &cluster.hosts[1]);
+    let words = [
+        format!(
+            "host2 ({}) cannot connect to host1 ({}) on TCP 2377",
+            worker.address(),
+            manager.address()
+        ),
+        format!(
+            "open TCP 2377 from {} to {}",
+            worker.address(),
+            manager.address()
+        ),
+    ];
+    let running = load(&cluster, 80, 2).unwrap();
+    explained(
+        &cluster,
+        "2377 closed from a worker to its manager",
+        worker,
+        &[&words[0], &words[1]],
+        || close(manager, worker, "2377"),
+        || manager.accept_all(),
+    );
+    let report = running.stop().unwrap();
+    no_errors("2377 closed from a worker", &report, 0);
+    nothing_restarted(&cluster, &before);
+}
+
+#[test]
+fn a_clock_that_is_wrong_on_one_host_is_named_with_how_much() {
+    let cluster = Cluster::without_swarm().unwrap();
+    let (first, host) = (&cluster.hosts[0], &cluster.hosts[1]);
+    let address = first.address().to_string();
+    let made = first.swarmlet(&["init", "--advertise-addr", &address]);
+    made.unwrap().success().unwrap();
+    // All hosts share a kernel and its clock; a debug build reads by how much its own is ahead.
+    let shift = cluster.hosts.directory().join("clock-of-host2");
+    let variable = format!("SWARMLET_DEBUG_CLOCK_FILE={}", shift.display());
+    let binary = swarmlet_binary().unwrap().display().to_string();
+    let token = cluster.token("worker").unwrap();
+    let words = [&variable, &binary, "join", "--token", &token, &address];
+    host.run("env", &words).unwrap().success().unwrap();
+    cluster.join(&cluster.hosts[2], "worker").unwrap();
+    wait_until(SOON, "three ready nodes", || {
+        let nodes = cluster.nodes(first)?;
+        let ready = nodes.values().filter(|node| node["Status"] == "Ready");
+        Ok((ready.count() == 3).then_some(()))
+    })
+    .unwrap();
+    for (side, sign) in [("ahead of", ""), ("behind", "-")] {
+        let said = format!(
+            "the clock of host2 ({}) is about 3600 s {side} the other nodes'",
+            host.address()
+        );
+        explained(
+            &cluster,
+            &format!("a clock an hour {side} the others"),
+            host,
+            &[&said, "let a time service keep it"],
+            || Ok(fs::write(&shift, format!("{sign}{HOUR_MS}"))?),
+            || Ok(fs::remove_file(&shift)?),
+        );
+    }
+}
+
+/// What doctor says of a host that has not joined.
+fn doctor(host: &Host) -> Output {
+    let report = host.swarmlet(&["doctor", "--runtime", "docker"]).unwrap();
+    eprintln!("{}", report.stdout);
+    report
+}
+
+/// A line of the report about a subject, with its level.
+#[track_caller]
+fn says(report: &Output, level: &str, subject: &str, found: &str) {
+    let about = |line: &&str| line.starts_with(level) && line.contains(subject);
+    let line = report.stdout.lines().find(about);
+    assert!(
+        line.is_some_and(|line| line.contains(found)),
+        "no {level} about {subject} with {found:?}: {report:?}"
+    );
+}
+
+#[test]
+fn doctor_names_a_full_disk_a_silent_engine_and_few_descriptors_before_a_join() {
+    let cluster = Cluster::without_swarm().unwrap();
+    let host = &cluster.hosts[1];
+    let well = doctor(host);
+    assert_eq!(well.code, Some(0), "{well:?}");
+
+    let disk = SmallDisk::mount(host).unwrap();
+    let ballast = host.data_directory().join("ballast");
+    let ballast = ballast.display().to_string();
+    let filled = host.run("fallocate", &["-l", "370M", &ballast]);
+    filled.unwrap().success().unwrap();
+    let full = doctor(host);
+    assert_eq!(full.code, Some(1), "{full:?}");
+    says(&full, "problem", "state disk", "MiB free");
+    drop(disk);
+
+    let dockerd = host.engine().dockerd().unwrap();
+    host.signal(dockerd, Signal::STOP).unwrap();
+    let hangs = doctor(host);
+    host.signal(dockerd, Signal::CONT).unwrap();
+    assert_eq!(hangs.code, Some(1), "{hangs:?}");
+    says(&hangs, "problem", "engine", "does not answer");
+
+    let binary = swarmlet_binary().unwrap().display().to_string();
+    let words = ["--nofile=512:512", &binary, "doctor", "--runtime", "docker"];
+    let few = host.run("prlimit", &words).unwrap();
+    says(&few, "warning", "descriptor limit", "512");
+}
