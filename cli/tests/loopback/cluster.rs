@@ -18,6 +18,7 @@ pub(crate) struct Cluster {
     nodes: usize,
     cluster_port: u16,
     http_port: u16,
+    task_ports: String,
 }
 
 /// What a command came to.
@@ -70,6 +71,17 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
+/// Task ports that no other cluster of this process has, and hardly one of another process. The
+/// clusters share their addresses: of two tasks that are to start on one port, one fails.
+fn task_ports() -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    const BLOCK: u32 = 250;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = std::process::id().wrapping_mul(7) % 40 + NEXT.fetch_add(1, Ordering::Relaxed);
+    let first = 20_000 + number % 40 * BLOCK;
+    format!("{first}-{}", first + BLOCK - 1)
+}
+
 impl Cluster {
     /// Nodes that nothing runs on yet.
     pub(crate) fn new(nodes: usize) -> Self {
@@ -78,6 +90,7 @@ impl Cluster {
             nodes,
             cluster_port: free_port(),
             http_port: free_port(),
+            task_ports: task_ports(),
         }
     }
 
@@ -126,6 +139,7 @@ impl Cluster {
             .env("SWARMLET_HTTP_ADDR", format!("{ip}:{}", self.http_port))
             .env("SWARMLET_INGRESS_ADDR", ip.to_string())
             .env("SWARMLET_RUNTIME", "process")
+            .env("SWARMLET_TASK_PORTS", &self.task_ports)
             .stdin(Stdio::null());
         command
     }
