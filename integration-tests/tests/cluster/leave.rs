@@ -3,18 +3,32 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use swarmlet_integration_tests::{Host, wait_until};
+use swarmlet_integration_tests::{
+    Host,
+    measured::{at_most, noted},
+    wait_until,
+};
 
 use crate::cluster::{Cluster, LATER, SOON, check_refused};
 
 /// Nothing of swarmlet is on the host: process, container, state, port.
 fn check_gone(cluster: &Cluster, host: &Host) -> Result<()> {
+    check_gone_but(cluster, host, &[])
+}
+
+/// The same, where containers that are not the swarm's are there, too.
+fn check_gone_but(cluster: &Cluster, host: &Host, others: &[String]) -> Result<()> {
     let what = format!("the end of everything on {}", host.name());
     wait_until(SOON, &what, || {
         let guests = host.guests()?;
         ensure!(guests.is_empty(), "{guests:?}");
-        let containers = host.docker(&["ps", "--all", "--quiet"])?.success()?;
-        ensure!(containers.is_empty(), "containers: {containers}");
+        let list = ["ps", "--all", "--quiet", "--no-trunc"];
+        let containers = host.docker(&list)?.success()?;
+        let left: Vec<&str> = containers
+            .lines()
+            .filter(|id| !others.iter().any(|other| other == id))
+            .collect();
+        ensure!(left.is_empty(), "containers: {left:?}");
         Ok(Some(()))
     })?;
     // The directory is gone, or was there before and is empty.
@@ -76,6 +90,71 @@ fn a_worker_leaves() {
     cluster.swarmlet(&["service", "scale", "ng=9"]).unwrap();
     check_served(&cluster, &[one, two, three], 9).unwrap();
     assert_eq!(cluster.containers().unwrap()["host2"].len(), 3);
+}
+
+/// Runs containers on a host that are no concern of the swarm's: one without labels, and one
+/// with those of another swarm.
+fn make_foreign(host: &Host) -> Result<Vec<String>> {
+    let labels = ["swarmlet.cluster.id=another", "swarmlet.node.id=another"];
+    let labelled = ["--label", labels[0], "--label", labels[1]];
+    let run = |options: &[&str]| {
+        let words = [&["run", "--detach"], options, &["whoami"]].concat();
+        Ok(host.docker(&words)?.success()?.trim().to_owned())
+    };
+    [&[][..], &labelled].into_iter().map(run).collect()
+}
+
+/// Whether each of these containers runs, and since when.
+fn running(host: &Host, ids: &[String]) -> Result<Vec<String>> {
+    let format = "{{.Id}} {{.State.Running}} {{.State.StartedAt}}";
+    let inspect = |id: &String| {
+        let said = host.docker(&["inspect", "--format", format, id])?;
+        // One that is gone is another answer, too.
+        Ok(said.stdout.trim().to_owned())
+    };
+    ids.iter().map(inspect).collect()
+}
+
+#[test]
+fn who_leaves_takes_along_its_own_containers_and_nobody_elses() {
+    let cluster = Cluster::start(1).unwrap();
+    let [one, two, three] = [0, 1, 2].map(|number| &cluster.hosts[number]);
+    let others = make_foreign(two).unwrap();
+    let before = running(two, &others).unwrap();
+    assert!(
+        before.iter().all(|one| one.contains(" true ")),
+        "{before:?}"
+    );
+    cluster
+        .create(&["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"])
+        .unwrap();
+    let own = two.docker(&["ps", "--quiet"]).unwrap().success().unwrap();
+    assert_eq!(own.lines().count(), 2 + others.len());
+    let left = two.swarmlet(&["leave"]).unwrap();
+    noted(
+        "a node with two tasks left after",
+        &format!("{:.3?}", left.took),
+    );
+    assert_eq!(left.success().unwrap(), "Node left the swarm.\n");
+    check_gone_but(&cluster, two, &others).unwrap();
+    let after = running(two, &others).unwrap();
+    let touched = before.iter().zip(&after).filter(|(one, now)| one != now);
+    at_most(
+        "containers of others that a node which left has touched",
+        touched.count() as u64,
+        0,
+    );
+    wait_until(LATER, "six tasks elsewhere", || {
+        let containers = cluster.containers()?;
+        let count = containers["host1"].len() + containers["host3"].len();
+        Ok((count == 6).then_some(()))
+    })
+    .unwrap();
+    let elsewhere = [one, three].map(|host| cluster.containers().unwrap()[host.name()].clone());
+    let names = elsewhere.into_iter().flatten().collect();
+    for host in [one, three] {
+        cluster.answers(host, 80, &names).unwrap();
+    }
 }
 
 #[test]
