@@ -10,7 +10,7 @@
 //! should be, and with its `updater` in which order they are replaced), [`scheduler`] (where they go), [`drain`] (when they may stop), [`rebalance`] (which of them move), [`liveness`]
 //! (which nodes are there) and [`endpoints`] (who answers on a published port).
 //! [`plan`](plan::plan) runs them all on a copy, for whoever wants to know before; [`reason`] says
-//! why a decision about a task was taken, and [`logs`] whose logs there are to read and in which
+//! why a decision about a task was taken, [`recovery`] what is left once most managers are lost, and [`logs`] whose logs there are to read and in which
 //! order. [`next_deadline`] says when they are to be asked again although nothing has happened, and
 //! [`invariants`] what must hold after every step.
 
@@ -36,6 +36,7 @@ pub mod plan;
 pub mod random;
 pub mod reason;
 pub mod rebalance;
+pub mod recovery;
 pub mod scheduler;
 pub mod schema;
 pub mod state;

@@ -12,9 +12,10 @@ use tonic::Status;
 
 use swarmlet_core::model::{ClusterId, Role};
 use swarmlet_core::state::State;
+use swarmlet_proto::expelled;
 use swarmlet_proto::identity::PeerIdentity;
 
-use crate::raft::{Leadership, Raft};
+use crate::raft::{Leadership, Raft, Superseded};
 
 /// Callers that an RPC admits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,9 +90,34 @@ pub(crate) enum Refusal {
         /// Its cluster.
         cluster: String,
     },
-    /// The node is not, or no longer, in the state.
+    /// The node is no longer in the state.
+    #[error(
+        "node {node} is not part of the swarm any more: it was removed. Run `swarmlet leave --force` \
+         on it, then `swarmlet join`"
+    )]
+    RemovedNode {
+        /// The caller.
+        node: String,
+        /// The cluster's incarnation: it may have been left behind before it was removed.
+        incarnation: u64,
+    },
+    /// The node is not in the state, which may lag behind.
     #[error("node {0} is not part of the cluster: it was removed, or joined a moment ago")]
     UnknownNode(String),
+    /// The node was a manager when another one went on without it.
+    #[error(
+        "node {node} was a manager when the swarm went on without it (`swarmlet init \
+         --force-new-cluster`). Run `swarmlet leave --force` on it, then `swarmlet join`"
+    )]
+    SupersededNode {
+        /// The caller.
+        node: String,
+        /// The incarnation that it is not part of.
+        incarnation: u64,
+    },
+    /// This manager was left behind itself.
+    #[error("the manager that was asked is not part of the swarm any more: {0}")]
+    Superseded(Superseded),
     /// The node is a worker.
     #[error("node {0} is a worker, and this call is for managers")]
     NotManager(String),
@@ -99,9 +125,18 @@ pub(crate) enum Refusal {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
+        let text = refusal.to_string();
         match refusal {
-            Refusal::NoCertificate => Self::unauthenticated(refusal.to_string()),
-            _ => Self::permission_denied(refusal.to_string()),
+            Refusal::NoCertificate => Self::unauthenticated(text),
+            Refusal::RemovedNode { incarnation, .. }
+            | Refusal::SupersededNode { incarnation, .. } => {
+                expelled::superseded(expelled::expelled(text), incarnation)
+            }
+            // Another manager can help.
+            Refusal::Superseded(Superseded { incarnation, .. }) => {
+                expelled::superseded(Self::unavailable(text), incarnation)
+            }
+            _ => Self::permission_denied(text),
         }
     }
 }
@@ -115,6 +150,10 @@ pub(crate) struct View<'a> {
     pub(crate) state: &'a State,
     /// Whether this replica follows a leader that its state knows.
     pub(crate) follows_known_leader: bool,
+    /// The later incarnation of the cluster that this manager is not part of.
+    pub(crate) superseded: Option<Superseded>,
+    /// The incarnation that it is part of.
+    pub(crate) incarnation: u64,
 }
 
 /// Decides about one call.
@@ -124,6 +163,9 @@ pub(crate) fn check(
     view: View<'_>,
 ) -> Result<(), Refusal> {
     let callers = callers(path).ok_or_else(|| Refusal::NoRule(path.to_owned()))?;
+    if let Some(superseded) = view.superseded {
+        return Err(Refusal::Superseded(superseded));
+    }
     if callers == Callers::Anybody {
         return Ok(());
     }
@@ -132,6 +174,13 @@ pub(crate) fn check(
         return Err(Refusal::OtherCluster {
             node: peer.node.to_string(),
             cluster: peer.cluster.to_string(),
+        });
+    }
+    // Before its role: it was one, and its certificate still says so.
+    if let Some(node) = view.state.node(&peer.node).filter(|node| node.superseded) {
+        return Err(Refusal::SupersededNode {
+            node: node.id.to_string(),
+            incarnation: view.incarnation,
         });
     }
     let not_manager = || Refusal::NotManager(peer.node.to_string());
@@ -151,6 +200,10 @@ pub(crate) fn check(
         // it knows, the certificate alone counts for Raft; as soon as it does, a removed
         // manager is refused here, too.
         None if path.starts_with(RAFT) && !view.follows_known_leader => Ok(()),
+        None if view.follows_known_leader => Err(Refusal::RemovedNode {
+            node: peer.node.to_string(),
+            incarnation: view.incarnation,
+        }),
         None => Err(Refusal::UnknownNode(peer.node.to_string())),
     }
 }
@@ -176,6 +229,8 @@ pub(crate) async fn guard(
         cluster: &gate.cluster,
         state: &state,
         follows_known_leader: knows_leader(&state, &leadership),
+        incarnation: gate.raft.incarnation(),
+        superseded: gate.raft.superseded(),
     };
     let peer = request.extensions().get::<PeerIdentity>();
     if let Err(refusal) = check(request.uri().path(), peer, view) {

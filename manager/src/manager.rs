@@ -55,6 +55,8 @@ pub struct ManagerConfig {
     /// Whether this node has been a voter before. Its log must then be there: starting without
     /// it could undo what it has voted for.
     pub expect_log: bool,
+    /// The incarnation of the cluster that this node has joined.
+    pub incarnation: u64,
 }
 
 impl ManagerConfig {
@@ -69,10 +71,11 @@ impl ManagerConfig {
             election: usual.election,
             snapshot_every: usual.snapshot_every,
             expect_log: usual.expect_log,
+            incarnation: usual.incarnation,
         }
     }
 
-    fn raft(&self, raft_id: u64) -> RaftConfig {
+    pub(crate) fn raft(&self, raft_id: u64) -> RaftConfig {
         RaftConfig {
             raft_id,
             dir: self.data_dir.join("raft"),
@@ -80,6 +83,7 @@ impl ManagerConfig {
             election: self.election,
             snapshot_every: self.snapshot_every,
             expect_log: self.expect_log,
+            incarnation: self.incarnation,
         }
     }
 }

@@ -223,6 +223,7 @@ fn first_cluster(
         root_ca,
         schema: Cluster::SCHEMA,
         next_raft_id: FIRST_RAFT_ID + 1,
+        incarnation: 0,
     })
 }
 
@@ -248,5 +249,6 @@ fn first_node(config: &ManagerConfig, request: &BootstrapRequest, id: NodeId) ->
         }),
         port_problems: Vec::new(),
         problems: Vec::new(),
+        superseded: false,
     }
 }

@@ -57,6 +57,7 @@ pub(crate) fn node(number: u128, hostname: &str, role: Role) -> Node {
         manager,
         port_problems: Vec::new(),
         problems: Vec::new(),
+        superseded: false,
     }
 }
 

@@ -22,6 +22,9 @@ pub(super) fn cluster(state: &State) -> Result<(), Violation> {
         let Some(manager) = &node.manager else {
             continue;
         };
+        ensure(!node.superseded, || {
+            format!("node {} is a manager and was left behind", node.id)
+        })?;
         ensure(raft_ids.insert(manager.raft_id), || {
             format!("two managers have the number {}", manager.raft_id)
         })?;

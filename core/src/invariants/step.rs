@@ -68,6 +68,9 @@ pub(super) fn cluster(before: &State, after: &State) -> Result<(), Violation> {
     ensure(old.schema <= new.schema, || {
         "the schema went back".to_owned()
     })?;
+    ensure(old.incarnation <= new.incarnation, || {
+        "a state of the past is back".to_owned()
+    })?;
     ensure(old.next_raft_id <= new.next_raft_id, || {
         "manager numbers would be given out again".to_owned()
     })

@@ -35,6 +35,9 @@ pub struct Cluster {
     pub schema: u32,
     /// The number that the next manager gets.
     pub next_raft_id: u64,
+    /// Zero, and a greater number each time that a manager went on without the others
+    /// ([`recovery`](crate::recovery)); whoever has a smaller one has a state of the past.
+    pub incarnation: u64,
 }
 
 impl Cluster {

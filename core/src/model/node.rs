@@ -37,6 +37,10 @@ pub struct Node {
     pub port_problems: Vec<PortProblem>,
     /// What else is wrong with it.
     pub problems: Vec<Problem>,
+    /// Whether it was a manager when another one went on without it. It may have a state of the
+    /// cluster that went another way since, and is not let in again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub superseded: bool,
 }
 
 /// What the user wants of a node.

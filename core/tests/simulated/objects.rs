@@ -49,6 +49,7 @@ pub(crate) fn node(name: &str, number: u8, cpus: u64, memory_bytes: u64) -> Node
         manager: None,
         port_problems: Vec::new(),
         problems: Vec::new(),
+        superseded: false,
     }
 }
 
@@ -71,6 +72,7 @@ pub(crate) fn cluster() -> Cluster {
         manager_secret: secret,
         schema: Cluster::SCHEMA,
         next_raft_id: 1,
+        incarnation: 0,
     }
 }
 

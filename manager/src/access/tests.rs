@@ -6,7 +6,11 @@ use swarmlet_core::model::{
     NodeStatus, Platform, Resources, Role, RuntimeKind, Timestamp, Version,
 };
 use swarmlet_core::state::State;
+use swarmlet_proto::expelled;
 use swarmlet_proto::identity::PeerIdentity;
+use tonic::Status;
+
+use crate::raft::Superseded;
 
 use super::{Callers, RAFT, RULES, Refusal, View, callers, check};
 
@@ -15,6 +19,8 @@ const MANAGER: u128 = 2;
 const DEMOTED: u128 = 3;
 const REMOVED: u128 = 4;
 const LEAVING: u128 = 5;
+const LEFT_BEHIND: u128 = 6;
+const INCARNATION: u64 = 77;
 
 fn own_cluster() -> ClusterId {
     ClusterId::from_random(100)
@@ -78,6 +84,7 @@ fn node(id: u128, role: Role) -> Node {
         manager: None,
         port_problems: Vec::new(),
         problems: Vec::new(),
+        superseded: false,
     }
 }
 
@@ -93,6 +100,10 @@ fn state() -> State {
             }),
             ..node(LEAVING, Role::Worker)
         },
+        Node {
+            superseded: true,
+            ..node(LEFT_BEHIND, Role::Worker)
+        },
     ];
     State::restore(Version(9), None, nodes, Vec::new(), Vec::new())
 }
@@ -107,11 +118,22 @@ fn peer(id: u128, role: Role) -> PeerIdentity {
 }
 
 fn decide(path: &str, peer: Option<&PeerIdentity>, follows: bool) -> Result<(), Refusal> {
+    decide_of(path, peer, follows, None)
+}
+
+fn decide_of(
+    path: &str,
+    peer: Option<&PeerIdentity>,
+    follows: bool,
+    superseded: Option<Superseded>,
+) -> Result<(), Refusal> {
     let (state, cluster) = (state(), own_cluster());
     let view = View {
         cluster: &cluster,
         state: &state,
         follows_known_leader: follows,
+        superseded,
+        incarnation: INCARNATION,
     };
     check(path, peer, view)
 }
@@ -156,7 +178,7 @@ fn every_rpc_by_every_identity() {
     };
     // In this order: no certificate, another cluster's, worker, manager, a worker that was a
     // manager when its certificate was signed, a removed worker, a removed manager, one that
-    // is to be a worker and still votes.
+    // is to be a worker and still votes, a manager that was left behind.
     let identities = [
         None,
         Some(foreign),
@@ -166,6 +188,7 @@ fn every_rpc_by_every_identity() {
         Some(peer(REMOVED, Role::Worker)),
         Some(peer(REMOVED, Role::Manager)),
         Some(peer(LEAVING, Role::Manager)),
+        Some(peer(LEFT_BEHIND, Role::Manager)),
     ];
     for path in every_rpc() {
         let allowed: Vec<bool> = identities
@@ -173,17 +196,17 @@ fn every_rpc_by_every_identity() {
             .map(|peer| decide(&path, peer.as_ref(), true).is_ok())
             .collect();
         let expected = match path.as_str() {
-            "/swarmlet.v1.Ca/Check" | "/swarmlet.v1.Ca/Join" => [true; 8],
+            "/swarmlet.v1.Ca/Check" | "/swarmlet.v1.Ca/Join" => [true; 9],
             "/swarmlet.v1.Ca/Renew"
             | "/swarmlet.v1.Dispatcher/Session"
             | "/swarmlet.v1.Logs/PublishLogs" => {
-                [false, false, true, true, true, false, false, true]
+                [false, false, true, true, true, false, false, true, false]
             }
-            path if path.starts_with("/swarmlet.v1.Local") => [false; 8],
+            path if path.starts_with("/swarmlet.v1.Local") => [false; 9],
             path if path.starts_with(RAFT) => {
-                [false, false, false, true, false, false, false, true]
+                [false, false, false, true, false, false, false, true, false]
             }
-            _ => [false, false, false, true, false, false, false, false],
+            _ => [false, false, false, true, false, false, false, false, false],
         };
         assert_eq!(allowed, expected, "{path}");
     }
@@ -225,6 +248,21 @@ fn refusals_say_who_and_why() {
     );
     assert_eq!(
         refusal(peer(REMOVED, Role::Manager)),
+        "node 0000000000000000000000004 is not part of the swarm any more: it was removed. Run \
+         `swarmlet leave --force` on it, then `swarmlet join`"
+    );
+    assert_eq!(
+        refusal(peer(LEFT_BEHIND, Role::Manager)),
+        "node 0000000000000000000000006 was a manager when the swarm went on without it (`swarmlet \
+         init --force-new-cluster`). Run `swarmlet leave --force` on it, then `swarmlet join`"
+    );
+    let lagging = decide(
+        "/swarmlet.v1.Control/ListNodes",
+        Some(&peer(REMOVED, Role::Manager)),
+        false,
+    );
+    assert_eq!(
+        lagging.unwrap_err().to_string(),
         "node 0000000000000000000000004 is not part of the cluster: it was removed, or joined a \
          moment ago"
     );
@@ -234,4 +272,42 @@ fn refusals_say_who_and_why() {
             .to_string(),
         "this call needs a certificate of the cluster"
     );
+}
+
+#[test]
+fn a_refusal_tells_a_node_that_it_is_none_any_more_and_a_manager_that_it_was_left_behind() {
+    let status = |id, role, follows| {
+        let refused = decide("/swarmlet.v1.Raft/Vote", Some(&peer(id, role)), follows);
+        Status::from(refused.unwrap_err())
+    };
+    for id in [REMOVED, LEFT_BEHIND] {
+        let status = status(id, Role::Manager, true);
+        assert!(expelled::is_expelled(&status), "{id}");
+        assert_eq!(expelled::superseded_by(&status), Some(INCARNATION), "{id}");
+    }
+    let worker = status(WORKER, Role::Worker, true);
+    assert!(!expelled::is_expelled(&worker));
+    // Even a replica that knows of no leader knows who was left behind.
+    let behind = status(LEFT_BEHIND, Role::Manager, false);
+    assert!(expelled::is_expelled(&behind));
+}
+
+#[test]
+fn a_manager_that_was_left_behind_serves_nobody() {
+    let superseded = Superseded {
+        incarnation: INCARNATION,
+        by: ([10, 0, 0, 1], 2377).into(),
+    };
+    for (path, _) in RULES {
+        let manager = peer(MANAGER, Role::Manager);
+        let refused = decide_of(path, Some(&manager), true, Some(superseded));
+        let status = Status::from(refused.unwrap_err());
+        // It is no word on the caller, who may be one of those that went on.
+        assert!(!expelled::is_expelled(&status), "{path}");
+        assert_eq!(
+            expelled::superseded_by(&status),
+            Some(INCARNATION),
+            "{path}"
+        );
+    }
 }

@@ -150,6 +150,7 @@ impl Ca for CaService {
             role: role.to_string(),
             raft_id: node.manager.map_or(0, |manager| manager.raft_id),
             managers: managers::addresses(&state),
+            incarnation: cluster.incarnation,
         }))
     }
 
@@ -211,6 +212,7 @@ impl Ca for CaService {
             role: subject.role.to_string(),
             raft_id: manager.map_or(0, |manager| manager.raft_id),
             managers: managers::addresses(&state),
+            incarnation: cluster.incarnation,
         }))
     }
 }
@@ -270,5 +272,6 @@ fn new_node(id: NodeId, spec: NodeSpec, description: NodeDescription) -> Node {
         manager: None,
         port_problems: Vec::new(),
         problems: Vec::new(),
+        superseded: false,
     }
 }

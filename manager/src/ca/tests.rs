@@ -35,6 +35,7 @@ fn cluster() -> Cluster {
         root_ca,
         schema: Cluster::SCHEMA,
         next_raft_id: 2,
+        incarnation: 0,
     }
 }
 

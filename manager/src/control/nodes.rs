@@ -60,6 +60,13 @@ pub(super) async fn may_become(
     wanted: Role,
     raft: &Raft,
 ) -> Result<(), Status> {
+    if node.superseded && wanted == Role::Manager {
+        return Err(Status::failed_precondition(format!(
+            "node {} was left behind as a manager (`swarmlet init --force-new-cluster`) and cannot \
+             be one again: run `swarmlet leave --force` on it, then `swarmlet join`",
+            node.id
+        )));
+    }
     if wanted == Role::Manager || node.spec.role == wanted {
         return Ok(());
     }

@@ -47,6 +47,7 @@ fn node(id: u128, hostname: &str, state: NodeState, raft_id: Option<u64>) -> Nod
         }),
         port_problems: Vec::new(),
         problems: Vec::new(),
+        superseded: false,
     }
 }
 

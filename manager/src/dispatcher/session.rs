@@ -16,6 +16,7 @@ use tonic::{Status, Streaming};
 use swarmlet_core::diagnosis::{self, Observation};
 use swarmlet_core::model::{NodeId, NodeState, Version};
 use swarmlet_core::state::State;
+use swarmlet_proto::expelled;
 use swarmlet_proto::v1;
 use swarmlet_proto::v1::agent_message::Kind as From;
 use swarmlet_proto::v1::manager_message::Kind as To;
@@ -307,14 +308,15 @@ impl Session {
 
     fn welcome(&self, state: &State) -> Result<v1::Welcome, Status> {
         let node = state.node(&self.node).ok_or_else(|| removed(&self.node))?;
-        let spec = state
-            .cluster()
+        let cluster = state.cluster();
+        let spec = cluster
             .map(|cluster| cluster.spec.clone())
             .unwrap_or_default();
         let heartbeat = (spec.node_unknown_after / HEARTBEATS).max(MIN_HEARTBEAT);
         Ok(v1::Welcome {
             heartbeat_ms: u64::try_from(heartbeat.as_millis()).unwrap_or(u64::MAX),
             spec: Some((&node.spec).into()),
+            incarnation: cluster.map_or(0, |cluster| cluster.incarnation),
         })
     }
 
@@ -364,7 +366,7 @@ fn managers(state: &State) -> v1::ManagerList {
 }
 
 fn removed(node: &NodeId) -> Status {
-    Status::permission_denied(format!("node {node} was removed from the cluster"))
+    expelled::expelled(format!("node {node} was removed from the cluster"))
 }
 
 fn stopping() -> Status {

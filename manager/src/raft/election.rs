@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::contact::Contacts;
+use super::lineage::Lineage;
 use super::network::Network;
 use super::standing::{self, Metrics, Office, has_quorum};
 use super::types::{Consensus, LogId, Peer, Vote};
@@ -35,6 +36,13 @@ use super::types::{Consensus, LogId, Peer, Vote};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Question {
     last_log: Option<LogId>,
+}
+
+impl Question {
+    /// Of one who only wants to know whether somebody answers.
+    pub(crate) fn nothing() -> Self {
+        Self { last_log: None }
+    }
 }
 
 /// What an answer depends on.
@@ -46,6 +54,8 @@ struct Position {
     vote: Vote,
     /// How long that vote was not confirmed by the one who got it.
     silence: Duration,
+    /// Whether a vote was given or confirmed since this manager started.
+    took_part: bool,
     last_log: Option<LogId>,
 }
 
@@ -102,6 +112,7 @@ impl Voter {
             leads: office == Office::Leader,
             vote,
             silence: confirmed.elapsed(),
+            took_part: confirmed > self.began,
             last_log: self.consensus.data_metrics().borrow().last_log,
         })
     }
@@ -112,6 +123,7 @@ pub(crate) struct Election {
     pub(crate) raft_id: u64,
     pub(crate) voter: Voter,
     pub(crate) network: Network,
+    pub(crate) lineage: Arc<Lineage>,
     /// Bounds of the pause that is drawn at random, so that two managers seldom stand at once.
     pub(crate) pause: Range<Duration>,
 }
@@ -183,8 +195,14 @@ impl Election {
         let question = Question {
             last_log: before.last_log,
         };
-        if !self.quorum_would_grant(question).await {
+        // One that comes back may have been left behind meanwhile, together with a majority of
+        // managers that do not know it either: it hears everybody before its first election.
+        let hears_all = !before.took_part;
+        if !self.quorum_would_grant(question, hears_all).await {
             tracing::debug!("too few managers would vote for this one");
+            return Ok(());
+        }
+        if self.lineage.superseded().is_some() {
             return Ok(());
         }
         // Who was heard of meanwhile is not to be disturbed.
@@ -195,8 +213,9 @@ impl Election {
         self.voter.consensus.trigger().elect().await
     }
 
-    /// Asks all voters at once; done as soon as there are enough.
-    async fn quorum_would_grant(&self, question: Question) -> bool {
+    /// Asks all voters at once; done as soon as there are enough, or once all have been heard or
+    /// had their time.
+    async fn quorum_would_grant(&self, question: Question, hears_all: bool) -> bool {
         let membership = {
             let metrics = self.voter.consensus.metrics();
             let metrics = metrics.borrow();
@@ -219,13 +238,13 @@ impl Election {
             });
         }
         let mut granted = BTreeSet::from([self.raft_id]);
-        while !enough(&granted) {
+        while hears_all || !enough(&granted) {
             match asked.join_next().await {
                 Some(answer) => granted.extend(answer.ok().flatten()),
-                None => return false,
+                None => break,
             }
         }
-        true
+        enough(&granted)
     }
 }
 
@@ -253,6 +272,7 @@ mod tests {
             leads: false,
             vote: Vote::new_committed(2, 1),
             silence: Duration::ZERO,
+            took_part: true,
             last_log: log(2, 9),
         }
     }

@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use swarmlet_core::recovery::RecoveryError;
+
 /// Why Raft does not start, or has stopped for good.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RaftError {
@@ -56,6 +58,9 @@ pub enum RaftError {
     /// Storage failed, or an entry could not be applied; this replica has stopped.
     #[error("Raft has stopped on this manager: {0}")]
     Failed(String),
+    /// Its state is none to go on with alone.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
     /// [`Raft::shutdown`](super::Raft::shutdown) was called.
     #[error("Raft has been shut down on this manager")]
     Stopped,

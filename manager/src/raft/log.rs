@@ -175,6 +175,28 @@ impl LogStore {
         self.head.purged
     }
 
+    /// The last entry, in the log or in a snapshot.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.head.last
+    }
+
+    /// All entries after one of them, known to be committed or not. This blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`RaftError::Damaged`], although opening the log has read them once.
+    pub(crate) fn entries_after(
+        &self,
+        dir: &Path,
+        last: Option<LogId>,
+    ) -> Result<Vec<Entry>, RaftError> {
+        let after = last.map_or(Bound::Unbounded, |last| Bound::Excluded(last.index));
+        let range = (after, Bound::Unbounded);
+        self.reader
+            .read_now(range, usize::MAX)
+            .map_err(|error| RaftError::damaged(&Self::path(dir), error))
+    }
+
     /// Puts a change on the disk, together with the head that it leads to.
     async fn commit(&mut self, mut head: Head, change: Change) -> Result<(), LogError> {
         head.sequence = self.head.sequence + 1;
@@ -251,22 +273,28 @@ impl LogReader {
         limit: usize,
     ) -> Result<Vec<Entry>, LogError> {
         let reader = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let transaction = reader.database.begin_read().map_err(redb::Error::from)?;
-            let table = transaction.open_table(ENTRIES).map_err(redb::Error::from)?;
-            let mut entries = Vec::new();
-            let mut size = 0;
-            for item in table.range(range).map_err(redb::Error::from)? {
-                let (key, sealed) = item.map_err(redb::Error::from)?;
-                size += sealed.value().len();
-                if size > limit && !entries.is_empty() {
-                    break;
-                }
-                entries.push(reader.decode(key.value(), sealed.value())?);
+        tokio::task::spawn_blocking(move || reader.read_now(range, limit)).await?
+    }
+
+    /// The same; this blocks.
+    fn read_now(
+        &self,
+        range: (Bound<u64>, Bound<u64>),
+        limit: usize,
+    ) -> Result<Vec<Entry>, LogError> {
+        let transaction = self.database.begin_read().map_err(redb::Error::from)?;
+        let table = transaction.open_table(ENTRIES).map_err(redb::Error::from)?;
+        let mut entries = Vec::new();
+        let mut size = 0;
+        for item in table.range(range).map_err(redb::Error::from)? {
+            let (key, sealed) = item.map_err(redb::Error::from)?;
+            size += sealed.value().len();
+            if size > limit && !entries.is_empty() {
+                break;
             }
-            Ok(entries)
-        })
-        .await?
+            entries.push(self.decode(key.value(), sealed.value())?);
+        }
+        Ok(entries)
     }
 }
 

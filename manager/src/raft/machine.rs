@@ -192,7 +192,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
 /// Applies one entry. One that cannot be read stops this replica: to skip it would make the
 /// state differ from that of the others from then on, in silence.
-fn apply_payload(state: &mut State, log_id: LogId, payload: &Payload) -> Result<Outcome, String> {
+pub(crate) fn apply_payload(
+    state: &mut State,
+    log_id: LogId,
+    payload: &Payload,
+) -> Result<Outcome, String> {
     let index = log_id.index;
     let proposal = swarmlet_proto::decode_proposal(&payload.0)
         .map_err(|error| unreadable(&format!("log entry {index} cannot be applied: {error}")))?;
@@ -200,7 +204,7 @@ fn apply_payload(state: &mut State, log_id: LogId, payload: &Payload) -> Result<
     Ok(Outcome { results })
 }
 
-fn decode(bytes: &[u8]) -> Result<State, String> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<State, String> {
     swarmlet_proto::decode_snapshot(bytes)
         .map_err(|error| unreadable(&format!("the snapshot cannot be read: {error}")))
 }

@@ -21,6 +21,8 @@
 //! - A failed write ends this replica ([`Raft::failed`]); a sync is never tried again, because
 //!   the system drops the pages of the first attempt.
 //! - A proposal that timed out is unknown: it may still be applied.
+//! - A message of another incarnation of the cluster is refused ([`lineage`]): managers that were
+//!   left behind ([`go_on_alone`]) have no say any more, whatever they know and whoever they are.
 //! - Nobody leads without an election after its start, and nothing is read as of now
 //!   ([`Raft::linearizable`]) without asking a quorum.
 
@@ -29,16 +31,19 @@ mod contact;
 mod durable;
 mod election;
 mod error;
+mod lineage;
 mod log;
 mod machine;
 mod members;
 mod network;
+mod recovery;
 mod seal;
 mod server;
 mod snapshot;
 mod space;
 mod standing;
 mod storage;
+mod survey;
 mod types;
 mod wire;
 mod witness;
@@ -63,12 +68,16 @@ use tonic::transport::Channel;
 
 pub use self::batch::Committed;
 pub use self::error::{Leader, MembersError, ProposeError, RaftError};
+pub use self::lineage::Superseded;
+pub use self::recovery::go_on_alone;
 pub use self::server::RaftService;
 pub use self::standing::Leadership;
+pub use self::survey::Survey;
 
 use self::batch::{Batcher, DEADLINE, from_fatal};
 use self::contact::Contacts;
 use self::election::{Election, Voter};
+use self::lineage::Lineage;
 use self::log::LogStore;
 use self::members::Members;
 use self::network::Network;
@@ -102,6 +111,9 @@ pub struct RaftConfig {
     pub snapshot_every: u64,
     /// Whether this node has been a manager before: its log must then be there.
     pub expect_log: bool,
+    /// The incarnation of the cluster that this manager has joined. The state tells it as well,
+    /// once it has caught up.
+    pub incarnation: u64,
 }
 
 impl RaftConfig {
@@ -115,6 +127,7 @@ impl RaftConfig {
             election: (Duration::from_millis(400), Duration::from_millis(800)),
             snapshot_every: 10_000,
             expect_log: false,
+            incarnation: 0,
         }
     }
 }
@@ -129,6 +142,8 @@ struct Inner {
     raft_id: u64,
     consensus: Consensus,
     contacts: Arc<Contacts>,
+    lineage: Arc<Lineage>,
+    network: Network,
     voter: Voter,
     batcher: Batcher,
     members: Members,
@@ -158,7 +173,13 @@ impl Raft {
         let state = machine.watch();
         let patience = patience(&config);
         let contacts = Arc::new(Contacts::new(raft_id, patience));
-        let network = Network::new(Arc::new(dialer), Arc::clone(&contacts));
+        let lineage = Lineage::open(&config.dir, config.incarnation, state.clone())?;
+        let lineage = Arc::new(lineage);
+        let network = Network::new(
+            Arc::new(dialer),
+            Arc::clone(&contacts),
+            Arc::clone(&lineage),
+        );
         let (shortest, lease) = (library.election_timeout_min, library.election_timeout_max);
         let consensus = Consensus::new(raft_id, library, network.clone(), store, machine)
             .await
@@ -171,6 +192,8 @@ impl Raft {
         let inner = Inner {
             raft_id,
             contacts: Arc::clone(&contacts),
+            lineage: Arc::clone(&lineage),
+            network: network.clone(),
             voter: voter.clone(),
             batcher: Batcher::start(consensus.clone(), stop.clone()),
             members: Members::new(consensus.clone(), Arc::clone(&contacts)),
@@ -184,9 +207,11 @@ impl Raft {
             raft_id,
             voter: voter.clone(),
             network,
+            lineage: Arc::clone(&lineage),
             pause: shortest..lease,
         };
         tokio::spawn(election.run(stop.clone()));
+        tokio::spawn(end_of_part(lineage, consensus.clone(), stop.clone()));
         let follow = Follow {
             raft: consensus,
             contacts,
@@ -322,6 +347,31 @@ impl Raft {
         self.inner.members.remove(raft_id).await
     }
 
+    /// The incarnation of the cluster that this manager is part of.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.inner.lineage.own()
+    }
+
+    /// The later incarnation that this manager is not part of: it was left behind, and takes no
+    /// part in anything any more.
+    #[must_use]
+    pub fn superseded(&self) -> Option<Superseded> {
+        self.inner.lineage.superseded()
+    }
+
+    /// Asks all other voters whether they are there.
+    pub async fn survey(&self) -> Survey {
+        let inner = &self.inner;
+        survey::ask(
+            &inner.network,
+            &inner.lineage,
+            &inner.consensus,
+            inner.raft_id,
+        )
+        .await
+    }
+
     /// The service that other managers call. It takes any caller: who may call is to be
     /// decided in front of it.
     #[must_use]
@@ -330,6 +380,7 @@ impl Raft {
             self.inner.raft_id,
             self.inner.consensus.clone(),
             self.inner.voter.clone(),
+            Arc::clone(&self.inner.lineage),
         );
         RaftServer::new(service)
             .max_decoding_message_size(server::MESSAGE_LIMIT_BYTES)
@@ -383,6 +434,18 @@ pub fn state_hash(state: &State) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest.as_ref());
     hash
+}
+
+/// Ends this manager's part once there is a later incarnation of the cluster.
+async fn end_of_part(lineage: Arc<Lineage>, consensus: Consensus, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = lineage.ends() => {
+            if let Err(error) = consensus.shutdown().await {
+                tracing::error!(%error, "the consensus task ended badly");
+            }
+        }
+    }
 }
 
 async fn open_storage(config: &RaftConfig) -> Result<(LogStore, machine::Machine), RaftError> {

@@ -17,16 +17,17 @@ use openraft::raft::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use swarmlet_proto::v1;
 use swarmlet_proto::v1::raft_client::RaftClient;
+use swarmlet_proto::{expelled, v1};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::contact::Contacts;
 use super::election::Question;
+use super::lineage::Lineage;
 use super::server::MESSAGE_LIMIT_BYTES;
 use super::types::{Peer, TypeConfig};
-use super::wire;
+use super::wire::{self, Ends};
 
 /// Pause after a manager could not be reached. Heartbeats pause as well, so it has to be well
 /// below the shortest election timeout, or a restarted follower would stand for election
@@ -44,6 +45,7 @@ pub(crate) type Dialer = Arc<dyn Fn(SocketAddr) -> Channel + Send + Sync>;
 pub(crate) struct Network {
     dialer: Dialer,
     contacts: Arc<Contacts>,
+    lineage: Arc<Lineage>,
     lines: Arc<Mutex<Lines>>,
 }
 
@@ -64,6 +66,7 @@ pub(crate) struct Client {
     line: Arc<Line>,
     dialer: Dialer,
     contacts: Arc<Contacts>,
+    lineage: Arc<Lineage>,
 }
 
 /// Which of the service's calls.
@@ -76,10 +79,11 @@ enum Call {
 }
 
 impl Network {
-    pub(crate) fn new(dialer: Dialer, contacts: Arc<Contacts>) -> Self {
+    pub(crate) fn new(dialer: Dialer, contacts: Arc<Contacts>, lineage: Arc<Lineage>) -> Self {
         Self {
             dialer,
             contacts,
+            lineage,
             lines: Arc::default(),
         }
     }
@@ -103,6 +107,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             line: Arc::clone(line),
             dialer: Arc::clone(&self.dialer),
             contacts: Arc::clone(&self.contacts),
+            lineage: Arc::clone(&self.lineage),
         }
     }
 }
@@ -129,14 +134,21 @@ impl Client {
         A: DeserializeOwned,
         E: std::error::Error + DeserializeOwned,
     {
-        let body = wire::encode(self.target, &request).map_err(|e| NetworkError::new(&e))?;
+        let ends = Ends {
+            raft_id: self.target,
+            incarnation: self.lineage.own(),
+        };
+        let body = wire::encode(ends, &request).map_err(|e| NetworkError::new(&e))?;
         let answer = self.send(call, body, deadline).await.map_err(|status| {
+            if let Some(incarnation) = expelled::superseded_by(&status) {
+                self.lineage.heard(incarnation, self.address);
+            }
             tracing::debug!(raft_id = self.target, address = %self.address, %status, "manager not reached");
             RPCError::Unreachable(Unreachable::new(&status))
         })?;
         self.line.silent.store(0, Ordering::Relaxed);
         let answer: Result<A, RaftError<u64, E>> =
-            wire::decode(self.target, &answer).map_err(|e| NetworkError::new(&e))?;
+            wire::decode(ends, &answer).map_err(|e| NetworkError::new(&e))?;
         let peer = Peer {
             address: self.address,
         };

@@ -3,15 +3,18 @@
 //! Who may call is decided in front of this service; here the caller is a manager of the
 //! cluster. Its bytes are still not trusted to decode.
 
+use std::sync::Arc;
+
 use openraft::error::RaftError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use swarmlet_proto::v1;
+use swarmlet_proto::{expelled, v1};
 use tonic::{Request, Response, Status};
 
 use super::election::Voter;
+use super::lineage::Lineage;
 use super::types::Consensus;
-use super::wire;
+use super::wire::{self, Ends, WireError};
 
 /// The largest message: a chunk of a snapshot or 4 MiB of entries, with room for one entry of
 /// the largest size and the encoding around it.
@@ -23,24 +26,44 @@ pub struct RaftService {
     raft_id: u64,
     raft: Consensus,
     voter: Voter,
+    lineage: Arc<Lineage>,
 }
 
 impl RaftService {
-    pub(crate) fn new(raft_id: u64, raft: Consensus, voter: Voter) -> Self {
+    pub(crate) fn new(raft_id: u64, raft: Consensus, voter: Voter, lineage: Arc<Lineage>) -> Self {
         Self {
             raft_id,
             raft,
             voter,
+            lineage,
+        }
+    }
+
+    fn ends(&self) -> Ends {
+        Ends {
+            raft_id: self.raft_id,
+            incarnation: self.lineage.own(),
         }
     }
 
     fn decode<T: DeserializeOwned>(&self, request: Request<v1::RaftMessage>) -> Result<T, Status> {
-        wire::decode(self.raft_id, &request.into_inner().body)
-            .map_err(|error| Status::invalid_argument(error.to_string()))
+        if let Some(superseded) = self.lineage.superseded() {
+            let refusal = Status::failed_precondition(superseded.to_string());
+            return Err(expelled::superseded(refusal, superseded.incarnation));
+        }
+        wire::decode(self.ends(), &request.into_inner().body).map_err(|error| {
+            let text = error.to_string();
+            match error {
+                WireError::Incarnation { theirs, own } if theirs < own => {
+                    expelled::superseded(Status::failed_precondition(text), own)
+                }
+                _ => Status::invalid_argument(text),
+            }
+        })
     }
 
     fn encode<T: Serialize>(&self, answer: &T) -> Result<Response<v1::RaftMessage>, Status> {
-        let body = wire::encode(self.raft_id, answer)
+        let body = wire::encode(self.ends(), answer)
             .map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(v1::RaftMessage { body }))
     }

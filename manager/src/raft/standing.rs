@@ -133,6 +133,11 @@ pub(crate) async fn follow(
             _ = clock.tick() => {}
         }
         let Ok(silence) = this.voter.silence().await else {
+            // It takes no part any more, and knows no leader.
+            leadership_out.send_modify(|leadership| {
+                leadership.leader = None;
+                leadership.is_self = false;
+            });
             return;
         };
         let mut now = leadership(&metrics.borrow_and_update(), &this.contacts);

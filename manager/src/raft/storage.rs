@@ -5,6 +5,7 @@
 //! log        entries, vote, purge marker
 //! witness    how far the log had come
 //! snapshot   the state up to some entry
+//! superseded the later incarnation of the cluster, where there is one (see lineage)
 //! ```
 
 use std::fs;
@@ -16,7 +17,7 @@ use super::error::RaftError;
 use super::log::LogStore;
 use super::machine::Machine;
 use super::seal::Sealer;
-use super::snapshot::SnapshotStore;
+use super::snapshot::{SnapshotStore, Stored};
 use super::witness::Witness;
 
 /// Whether a log has to be there.
@@ -48,11 +49,43 @@ pub(crate) fn open(
         return Err(RaftError::Missing { path: log });
     }
     let sealer = Arc::new(open_key(&dir.join("key"), has_log)?);
-    let (snapshots, stored) = SnapshotStore::open(dir, &sealer)?;
     if !has_log {
         LogStore::create(dir, &sealer)?;
     }
-    let store = LogStore::open(dir, &sealer, raft_id)?;
+    let Files {
+        store,
+        snapshots,
+        stored,
+    } = open_files(dir, raft_id, &sealer)?;
+    let machine = Machine::new(snapshots, stored.as_ref())?;
+    Ok((store, machine))
+}
+
+/// What a manager has written, read and compared.
+pub(crate) struct Files {
+    pub(crate) store: LogStore,
+    pub(crate) snapshots: SnapshotStore,
+    /// What is in the last snapshot, where there is one.
+    pub(crate) stored: Option<Stored>,
+}
+
+/// Opens the files of a manager that has been one before. This blocks.
+///
+/// # Errors
+///
+/// As [`open`].
+pub(crate) fn reopen(dir: &Path, raft_id: u64) -> Result<Files, RaftError> {
+    let log = LogStore::path(dir);
+    if !fs::metadata(&log).is_ok_and(|metadata| metadata.len() > 0) {
+        return Err(RaftError::Missing { path: log });
+    }
+    let sealer = Arc::new(open_key(&dir.join("key"), true)?);
+    open_files(dir, raft_id, &sealer)
+}
+
+fn open_files(dir: &Path, raft_id: u64, sealer: &Arc<Sealer>) -> Result<Files, RaftError> {
+    let (snapshots, stored) = SnapshotStore::open(dir, sealer)?;
+    let store = LogStore::open(dir, sealer, raft_id)?;
     let last = stored.as_ref().and_then(|stored| stored.meta.last_log_id);
     if store.purged() > last {
         let reason = format!(
@@ -62,8 +95,11 @@ pub(crate) fn open(
         );
         return Err(RaftError::damaged(&SnapshotStore::path(dir), reason));
     }
-    let machine = Machine::new(snapshots, stored.as_ref())?;
-    Ok((store, machine))
+    Ok(Files {
+        store,
+        snapshots,
+        stored,
+    })
 }
 
 fn open_key(path: &Path, has_log: bool) -> Result<Sealer, RaftError> {

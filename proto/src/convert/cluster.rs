@@ -22,6 +22,7 @@ impl From<&Cluster> for v1::Cluster {
             manager_secret: Some((&cluster.manager_secret).into()),
             schema: cluster.schema,
             next_raft_id: cluster.next_raft_id,
+            incarnation: cluster.incarnation,
         }
     }
 }
@@ -40,6 +41,7 @@ impl TryFrom<v1::Cluster> for Cluster {
             manager_secret: required("manager_secret", message.manager_secret)?,
             schema: message.schema,
             next_raft_id: message.next_raft_id,
+            incarnation: message.incarnation,
         })
     }
 }

@@ -34,6 +34,7 @@ impl From<&Node> for v1::Node {
             manager: node.manager.as_ref().map(Into::into),
             port_problems: messages(&node.port_problems),
             problems: messages(&node.problems),
+            superseded: node.superseded,
         }
     }
 }
@@ -52,6 +53,7 @@ impl TryFrom<v1::Node> for Node {
             manager: optional("manager", message.manager)?,
             port_problems: list("port_problems", message.port_problems)?,
             problems: list("problems", message.problems)?,
+            superseded: message.superseded,
         })
     }
 }

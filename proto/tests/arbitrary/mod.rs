@@ -278,6 +278,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
         join_secret(),
         any::<u32>(),
         any::<u64>(),
+        any::<u64>(),
     )
         .prop_map(
             |(
@@ -290,6 +291,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
                 manager_secret,
                 schema,
                 next_raft_id,
+                incarnation,
             )| Cluster {
                 id: ClusterId::from_random(id),
                 version,
@@ -300,6 +302,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
                 manager_secret,
                 schema,
                 next_raft_id,
+                incarnation,
             },
         )
 }

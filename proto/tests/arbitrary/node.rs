@@ -184,6 +184,7 @@ pub(super) fn node() -> impl Strategy<Value = Node> {
         option::of(manager()),
         vec(port_problem(), 0..3),
         vec(problem(), 0..3),
+        any::<bool>(),
     )
         .prop_map(
             |(
@@ -196,6 +197,7 @@ pub(super) fn node() -> impl Strategy<Value = Node> {
                 manager,
                 port_problems,
                 problems,
+                superseded,
             )| Node {
                 id,
                 version,
@@ -206,6 +208,7 @@ pub(super) fn node() -> impl Strategy<Value = Node> {
                 manager,
                 port_problems,
                 problems,
+                superseded,
             },
         )
 }

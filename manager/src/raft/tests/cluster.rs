@@ -15,22 +15,22 @@ use super::network::Network;
 use crate::raft::{Committed, ProposeError, Raft, RaftConfig, RaftError, state_hash};
 
 /// More than anything takes, on a machine that does much else.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(in crate::raft) const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) struct Cluster {
-    pub(super) network: Network,
-    pub(super) nodes: BTreeMap<u64, Node>,
+pub(in crate::raft) struct Cluster {
+    pub(in crate::raft) network: Network,
+    pub(in crate::raft) nodes: BTreeMap<u64, Node>,
     snapshot_every: u64,
     dir: TempDir,
 }
 
-pub(super) struct Node {
-    pub(super) raft: Raft,
+pub(in crate::raft) struct Node {
+    pub(in crate::raft) raft: Raft,
     dead: CancellationToken,
 }
 
 impl Cluster {
-    pub(super) fn new(snapshot_every: u64) -> Self {
+    pub(in crate::raft) fn new(snapshot_every: u64) -> Self {
         Self {
             network: Network::default(),
             nodes: BTreeMap::new(),
@@ -40,7 +40,7 @@ impl Cluster {
     }
 
     /// So many managers, all of them voters, with the cluster's first command applied.
-    pub(super) async fn of(size: u64, snapshot_every: u64) -> Self {
+    pub(in crate::raft) async fn of(size: u64, snapshot_every: u64) -> Self {
         let mut cluster = Self::new(snapshot_every);
         cluster.start(1).await.unwrap();
         cluster.raft(1).bootstrap(address(1)).await.unwrap();
@@ -56,10 +56,28 @@ impl Cluster {
         cluster
     }
 
+    /// Has the state know managers 1 to `last`.
+    pub(in crate::raft) async fn name_managers(&self, last: u64) {
+        let commands = (1..=last).map(|id| commands::add_manager(id, address(id)));
+        let leader = self.leader().await;
+        let committed = self.raft(leader).propose(commands.collect()).await.unwrap();
+        assert!(committed.results.iter().all(Result::is_ok));
+    }
+
     /// Starts a manager; one that has a directory goes on from there.
-    pub(super) async fn start(&mut self, id: u64) -> Result<(), RaftError> {
+    pub(in crate::raft) async fn start(&mut self, id: u64) -> Result<(), RaftError> {
+        self.start_in(id, 0).await
+    }
+
+    /// The same of a manager that has joined an incarnation of the cluster.
+    pub(in crate::raft) async fn start_in(
+        &mut self,
+        id: u64,
+        incarnation: u64,
+    ) -> Result<(), RaftError> {
         let dir = self.dir_of(id);
         let config = RaftConfig {
+            incarnation,
             snapshot_every: self.snapshot_every,
             expect_log: dir.exists(),
             ..RaftConfig::new(id, dir)
@@ -79,22 +97,22 @@ impl Cluster {
     }
 
     /// Ends a manager at once: its connections break, and nothing is written any more.
-    pub(super) async fn kill(&mut self, id: u64) {
+    pub(in crate::raft) async fn kill(&mut self, id: u64) {
         let node = self.nodes.remove(&id).unwrap();
         node.dead.cancel();
         node.raft.shutdown().await;
     }
 
-    pub(super) fn raft(&self, id: u64) -> &Raft {
+    pub(in crate::raft) fn raft(&self, id: u64) -> &Raft {
         &self.nodes[&id].raft
     }
 
-    pub(super) fn dir_of(&self, id: u64) -> PathBuf {
+    pub(in crate::raft) fn dir_of(&self, id: u64) -> PathBuf {
         self.dir.path().join(id.to_string())
     }
 
     /// The one manager among `ids` that leads, once there is one.
-    pub(super) async fn leader_of(&self, ids: &[u64]) -> u64 {
+    pub(in crate::raft) async fn leader_of(&self, ids: &[u64]) -> u64 {
         let began = Instant::now();
         loop {
             for id in ids {
@@ -107,13 +125,13 @@ impl Cluster {
         }
     }
 
-    pub(super) async fn leader(&self) -> u64 {
+    pub(in crate::raft) async fn leader(&self) -> u64 {
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         self.leader_of(&ids).await
     }
 
     /// Adds node `number` by whoever leads, and says whether that was acknowledged.
-    pub(super) async fn try_add(&self, number: u64) -> bool {
+    pub(in crate::raft) async fn try_add(&self, number: u64) -> bool {
         for node in self.nodes.values() {
             match node.raft.propose(vec![commands::add(number)]).await {
                 Ok(Committed { results, .. }) => {
@@ -129,7 +147,7 @@ impl Cluster {
     }
 
     /// Adds node `number`, however often that has to be tried.
-    pub(super) async fn add(&self, number: u64) {
+    pub(in crate::raft) async fn add(&self, number: u64) {
         let began = Instant::now();
         while !self.try_add(number).await {
             assert!(began.elapsed() < PATIENCE, "no write gets through");
@@ -138,7 +156,7 @@ impl Cluster {
     }
 
     /// Waits until all managers have nodes 1 to `last`, in equal states.
-    pub(super) async fn agree(&self, last: u64) {
+    pub(in crate::raft) async fn agree(&self, last: u64) {
         for (id, node) in &self.nodes {
             let all = |state: &std::sync::Arc<_>| (1..=last).all(|n| commands::has(state, n));
             let mut states = node.raft.watch_state();
@@ -169,7 +187,7 @@ impl Drop for Cluster {
     }
 }
 
-pub(super) fn address(id: u64) -> SocketAddr {
+pub(in crate::raft) fn address(id: u64) -> SocketAddr {
     let port = 2377;
     let last = u8::try_from(id).unwrap();
     SocketAddr::from(([10, 99, 0, last], port))

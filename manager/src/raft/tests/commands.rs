@@ -1,13 +1,13 @@
 //! Commands for tests: node number N is added, and then it is there or it is not.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use swarmlet_core::command::{Command, Proposal};
 use swarmlet_core::model::{
-    Availability, Cluster, ClusterId, ClusterSpec, JoinSecret, Node, NodeDescription, NodeId,
-    NodeSpec, NodeState, NodeStatus, Platform, Resources, Role, RootCa, RuntimeKind, Timestamp,
-    Version,
+    Availability, Cluster, ClusterId, ClusterSpec, JoinSecret, ManagerInfo, Node, NodeDescription,
+    NodeId, NodeSpec, NodeState, NodeStatus, Platform, Resources, Role, RootCa, RuntimeKind,
+    Timestamp, Version,
 };
 use swarmlet_core::state::State;
 
@@ -32,6 +32,7 @@ pub(in crate::raft) fn init() -> Command {
             manager_secret: secret,
             schema: Cluster::SCHEMA,
             next_raft_id: 1,
+            incarnation: 0,
         }),
         node: Box::new(node(0)),
     }
@@ -51,6 +52,22 @@ pub(in crate::raft) fn add_large(number: u64, size: usize) -> Command {
     Command::AddNode {
         node: Box::new(node),
     }
+}
+
+/// Adds the node of manager `raft_id`.
+pub(in crate::raft) fn add_manager(raft_id: u64, address: SocketAddr) -> Command {
+    let mut node = node(0);
+    node.id = manager_id(raft_id);
+    node.spec.role = Role::Manager;
+    node.manager = Some(ManagerInfo { raft_id, address });
+    Command::AddNode {
+        node: Box::new(node),
+    }
+}
+
+/// The node that [`add_manager`] adds.
+pub(in crate::raft) fn manager_id(raft_id: u64) -> NodeId {
+    id(1000 + raft_id)
 }
 
 /// Whether node `number` was added.
@@ -107,5 +124,6 @@ fn node(number: u64) -> Node {
         manager: None,
         port_problems: Vec::new(),
         problems: Vec::new(),
+        superseded: false,
     }
 }

@@ -16,7 +16,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 const BUFFER: usize = 64 << 10;
 
 #[derive(Clone, Default)]
-pub(super) struct Network {
+pub(in crate::raft) struct Network {
     inner: Arc<Inner>,
 }
 
@@ -34,7 +34,7 @@ struct Listener {
 
 impl Network {
     /// Starts to take connections at an address until `dead`.
-    pub(super) fn listen(
+    pub(in crate::raft) fn listen(
         &self,
         at: SocketAddr,
         dead: CancellationToken,
@@ -46,7 +46,7 @@ impl Network {
     }
 
     /// What the manager at `from` dials with.
-    pub(super) fn dialer(
+    pub(in crate::raft) fn dialer(
         &self,
         from: SocketAddr,
     ) -> impl Fn(SocketAddr) -> Channel + Send + Sync + use<> {
@@ -64,7 +64,7 @@ impl Network {
     }
 
     /// Cuts every link between the two groups; what is under way stays there.
-    pub(super) fn cut(&self, one: &[SocketAddr], other: &[SocketAddr]) {
+    pub(in crate::raft) fn cut(&self, one: &[SocketAddr], other: &[SocketAddr]) {
         self.inner.cut.send_modify(|cut| {
             for a in one {
                 for b in other {
@@ -75,13 +75,13 @@ impl Network {
     }
 
     /// Cuts the way from one to the other; the way back stays open.
-    pub(super) fn cut_one_way(&self, from: SocketAddr, to: SocketAddr) {
+    pub(in crate::raft) fn cut_one_way(&self, from: SocketAddr, to: SocketAddr) {
         self.inner.cut.send_modify(|cut| {
             cut.insert((from, to));
         });
     }
 
-    pub(super) fn heal(&self) {
+    pub(in crate::raft) fn heal(&self) {
         self.inner.cut.send_modify(BTreeSet::clear);
     }
 
