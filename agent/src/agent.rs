@@ -26,6 +26,7 @@ use crate::publisher::Publisher;
 use crate::routing::{Router, SinkReport, TableSink};
 use crate::runtime::{Runtime, Scope};
 use crate::session::{Connection, Session};
+use crate::standing::Standing;
 use crate::store::{Kept, Store, StoreError};
 use crate::worker::{Worker, WorkerHandle};
 
@@ -204,6 +205,7 @@ impl Agent {
             store: store.clone(),
             worker: handle.clone(),
             managers,
+            standing: Standing::new(kept.incarnation),
             statuses: told.statuses,
             engine: told.engine,
             reports,

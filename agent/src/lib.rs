@@ -21,6 +21,7 @@ pub mod registry;
 pub mod routing;
 pub mod runtime;
 mod session;
+mod standing;
 mod store;
 pub mod whoami;
 mod worker;

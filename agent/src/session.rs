@@ -35,6 +35,7 @@ use crate::diagnosis::{self, Told, Views};
 use crate::publisher::Publisher;
 use crate::routing::SinkReport;
 use crate::runtime::Runtime;
+use crate::standing::{Past, Standing};
 use crate::store::Store;
 use crate::worker::{Assignments, Outbox, WorkerHandle};
 
@@ -72,6 +73,9 @@ pub struct Connection {
     pub error: Option<String>,
     /// What the user wants of the node, from the last welcome.
     pub spec: Option<NodeSpec>,
+    /// Why the managers do not take the node for one of theirs any more: it was removed, or left
+    /// behind as a manager. Absent while they do, or while none of them answers.
+    pub expelled: Option<String>,
 }
 
 /// Why a session ended.
@@ -79,6 +83,12 @@ pub struct Connection {
 pub(crate) enum SessionError {
     #[error("{}", .0.message())]
     Status(#[from] tonic::Status),
+    /// One that was left behind, and does not know it.
+    #[error(
+        "the manager's state is of the past: another manager went on without it (`swarmlet init \
+         --force-new-cluster`)"
+    )]
+    Past,
     #[error("the manager does not answer")]
     Silent,
     #[error("the manager takes no more messages")]
@@ -101,6 +111,7 @@ pub(crate) struct Session {
     pub(crate) store: Store,
     pub(crate) worker: WorkerHandle,
     pub(crate) managers: Vec<SocketAddr>,
+    pub(crate) standing: Standing,
     pub(crate) statuses: watch::Receiver<Outbox>,
     /// Whether the engine answers.
     pub(crate) engine: watch::Receiver<bool>,
@@ -134,6 +145,9 @@ impl Session {
                     break;
                 }
             }
+            if let Some(reason) = self.standing.end_round() {
+                self.note_expelled(reason);
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(jittered(pause, random())) => {}
@@ -142,7 +156,22 @@ impl Session {
         }
     }
 
-    fn note(&self, manager: SocketAddr, ended: &SessionError) {
+    /// Once for each reason, as of a session that ended.
+    fn note_expelled(&self, reason: String) {
+        self.connected.send_if_modified(|connection| {
+            let news = connection.expelled.as_ref() != Some(&reason);
+            if news {
+                tracing::error!("{reason}");
+                connection.expelled = Some(reason);
+            }
+            news
+        });
+    }
+
+    fn note(&mut self, manager: SocketAddr, ended: &SessionError) {
+        if let SessionError::Status(status) = ended {
+            self.standing.refused(status);
+        }
         let error = Some(format!("{manager}: {}", chain(ended)));
         let error = error.as_deref();
         self.connected.send_if_modified(|connection| {
@@ -179,7 +208,7 @@ impl Session {
     }
 
     async fn open(
-        &self,
+        &mut self,
         manager: SocketAddr,
         description: &NodeDescription,
     ) -> Result<(Link, Streaming<v1::ManagerMessage>, Duration), SessionError> {
@@ -207,11 +236,22 @@ impl Session {
             return Err(SessionError::Message("it does not begin with a welcome"));
         };
         let spec = welcome.spec.map(NodeSpec::try_from).transpose()?;
+        match self.standing.welcomed(welcome.incarnation) {
+            Ok(None) => {}
+            // Before anything of it is followed: a restart must not go back.
+            Ok(Some(later)) => {
+                if let Err(error) = self.store.save_incarnation(later).await {
+                    tracing::warn!(%error, "the cluster's incarnation could not be kept on disk");
+                }
+            }
+            Err(Past) => return Err(SessionError::Past),
+        }
         tracing::info!(%manager, "session with a manager");
         self.connected.send_replace(Connection {
             manager: Some(manager),
             error: None,
             spec,
+            expelled: None,
         });
         let heartbeat = Duration::from_millis(welcome.heartbeat_ms).clamp(HEARTBEAT.0, HEARTBEAT.1);
         Ok((link, inbound, heartbeat))

@@ -153,6 +153,7 @@ impl Manager {
         let welcome = v1::Welcome {
             heartbeat_ms: 50,
             spec: None,
+            incarnation: 0,
         };
         session.send(Kind::Welcome(welcome)).await;
         let assignments = v1::Assignments {
@@ -453,6 +454,7 @@ async fn an_engine_that_comes_back_is_described_anew() {
     let welcome = v1::Welcome {
         heartbeat_ms: 50,
         spec: None,
+        incarnation: 0,
     };
     session.send(Kind::Welcome(welcome)).await;
     let described = |said| match said {

@@ -1,6 +1,6 @@
 //! What an agent keeps on disk, so that a node without any manager goes on as it was.
 //!
-//! Four small files, each replaced whole. A file that cannot be read is set aside and the
+//! Five small files, each replaced whole. A file that cannot be read is set aside and the
 //! node starts without it: a manager sends everything again, and until then containers are
 //! adopted and left alone.
 
@@ -51,12 +51,15 @@ pub(crate) struct Kept {
     pub(crate) tasks: Vec<Task>,
     pub(crate) table: Option<Table>,
     pub(crate) managers: Vec<SocketAddr>,
+    /// The greatest incarnation of the cluster that a manager has named.
+    pub(crate) incarnation: u64,
     pub(crate) ports: SavedPorts,
 }
 
 const ASSIGNMENTS: &str = "assignments";
 const TABLE: &str = "table";
 const MANAGERS: &str = "managers";
+const INCARNATION: &str = "incarnation";
 const PORTS: &str = "ports";
 
 impl Store {
@@ -81,6 +84,9 @@ impl Store {
             tasks: self.read(ASSIGNMENTS, decode_tasks).unwrap_or_default(),
             table: self.read(TABLE, decode_table),
             managers: self.read(MANAGERS, decode_managers).unwrap_or_default(),
+            incarnation: self
+                .read(INCARNATION, decode_incarnation)
+                .unwrap_or_default(),
             ports: self.read(PORTS, decode_ports).unwrap_or_default(),
         }
     }
@@ -120,6 +126,12 @@ impl Store {
             v1::ManagerList { managers }.encode_to_vec()
         })
         .await
+    }
+
+    /// Keeps the greatest incarnation of the cluster that a manager has named.
+    pub(crate) async fn save_incarnation(&self, incarnation: u64) -> Result<(), StoreError> {
+        self.write(INCARNATION, move || incarnation.to_string().into_bytes())
+            .await
     }
 
     /// Keeps which ports are given out. Of several writes under way at once the one asked for
@@ -236,6 +248,11 @@ fn decode_managers(bytes: &[u8]) -> Result<Vec<SocketAddr>, String> {
         .iter()
         .map(|manager| manager.address.parse().map_err(|_| manager.address.clone()))
         .collect()
+}
+
+fn decode_incarnation(bytes: &[u8]) -> Result<u64, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    text.parse().map_err(|_| format!("no number: {text:?}"))
 }
 
 /// The one file that no message of the wire fits.

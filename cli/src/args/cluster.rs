@@ -18,11 +18,26 @@ pub(crate) struct InitArgs {
     #[arg(long, value_enum, default_value = "active")]
     pub(crate) availability: AvailabilityArg,
     /// Ended tasks that are kept for each slot, and shown by `service ps`
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    #[arg(
+        long,
+        default_value_t = 5,
+        value_name = "N",
+        conflicts_with = "force_new_cluster"
+    )]
     pub(crate) task_history_limit: u32,
     /// How long a node is unknown before its tasks are replaced elsewhere
-    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = crate::values::duration)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "3s",
+        value_parser = crate::values::duration,
+        conflicts_with = "force_new_cluster"
+    )]
     pub(crate) node_replace_delay: std::time::Duration,
+    /// Go on with this manager alone, when most managers are lost for ever: services, tasks,
+    /// workers and tokens stay, and the other managers are left behind
+    #[arg(long, conflicts_with = "availability")]
+    pub(crate) force_new_cluster: bool,
     #[command(flatten)]
     pub(crate) daemon: DaemonFlags,
 }

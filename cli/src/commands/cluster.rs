@@ -37,8 +37,13 @@ pub(crate) async fn init(args: InitArgs, socket: &Path) -> Result<()> {
         advertise_addr: args.advertise_addr.unwrap_or_default(),
         availability: Availability::from(args.availability).to_string(),
         spec: Some((&spec).into()),
+        force_new_cluster: args.force_new_cluster,
     };
     let answer = call_within(JOIN_DEADLINE, client.local().init(request)).await;
+    // A node that its daemon has brought back goes on, whatever became of the request.
+    if args.force_new_cluster {
+        return print_alone(&answer?);
+    }
     let answer = undo_start(answer, started, socket).await?;
     print(&format!(
         "Swarm initialized: current node ({}) is now a manager.\n\n\
@@ -48,6 +53,26 @@ pub(crate) async fn init(args: InitArgs, socket: &Path) -> Result<()> {
          instructions.\n\n",
         answer.node_id, answer.worker_token, answer.address
     ))?;
+    Ok(())
+}
+
+/// What has become of the swarm, and how managers join it again.
+fn print_alone(answer: &v1::InitResponse) -> Result<()> {
+    print(&format!(
+        "Swarm initialized: current node ({}) is now its only manager, and services go on.\n\n",
+        answer.node_id
+    ))?;
+    if !answer.left_behind.is_empty() {
+        print(&format!(
+            "Left behind: {}. Where one of them comes back, run 'swarmlet leave --force' on it and \
+             join it again; remove it from the list of nodes with 'swarmlet node rm'.\n\n",
+            answer.left_behind.join(", ")
+        ))?;
+    }
+    print(
+        "To add a manager to this swarm, run 'swarmlet join-token manager' and follow the \
+         instructions.\n\n",
+    )?;
     Ok(())
 }
 

@@ -34,9 +34,10 @@ pub(crate) async fn control(State(views): State<Views>, request: Request) -> Res
 
 fn manager(phase: &Phase) -> Result<tonic::service::Routes, Status> {
     match phase {
-        Phase::Active(active) => match &active.manager {
-            Some(manager) => Ok(manager.local_routes()),
-            None => Err(Status::failed_precondition(WORKER)),
+        Phase::Active(active) => match (active.expelled(), &active.manager) {
+            (Some(expelled), _) => Err(Status::failed_precondition(expelled)),
+            (None, Some(manager)) => Ok(manager.local_routes()),
+            (None, None) => Err(Status::failed_precondition(WORKER)),
         },
         Phase::Inactive | Phase::Ending => Err(Status::failed_precondition(INACTIVE)),
         Phase::Starting => Err(Status::unavailable(

@@ -21,7 +21,7 @@ pub(super) fn health(phase: &Phase) -> Result<(), Vec<String>> {
         .as_ref()
         .map(|spec| spec.availability);
     let condition = active.balancer.condition().borrow().clone();
-    judge(availability, &condition)
+    judge(availability, &condition, active.expelled())
 }
 
 /// What is wrong without keeping the node from forwarding: for people who look at the page.
@@ -37,8 +37,13 @@ pub(super) fn warnings(phase: &Phase) -> Vec<String> {
         .collect()
 }
 
-fn judge(availability: Option<Availability>, condition: &Condition) -> Result<(), Vec<String>> {
-    let mut reasons = Vec::new();
+fn judge(
+    availability: Option<Availability>,
+    condition: &Condition,
+    expelled: Option<String>,
+) -> Result<(), Vec<String>> {
+    // It forwards by a table that nobody brings up to date any more.
+    let mut reasons: Vec<String> = expelled.into_iter().collect();
     // Without a manager the node forwards as before; its last wish is not known then.
     if availability == Some(Availability::Drain) {
         reasons.push("the node is being drained".to_owned());
@@ -67,23 +72,28 @@ mod tests {
     #[test]
     fn a_node_that_cannot_forward_says_why() {
         let up = Condition::Up(Vec::new());
-        assert_eq!(judge(None, &up), Ok(()));
-        assert_eq!(judge(Some(Availability::Active), &up), Ok(()));
-        assert_eq!(judge(Some(Availability::Pause), &up), Ok(()));
+        assert_eq!(judge(None, &up, None), Ok(()));
+        assert_eq!(judge(Some(Availability::Active), &up, None), Ok(()));
+        assert_eq!(judge(Some(Availability::Pause), &up, None), Ok(()));
         let port = Condition::Up(vec![PortError {
             port: 80,
             reason: "address in use".to_owned(),
         }]);
         assert_eq!(
-            judge(Some(Availability::Drain), &port),
+            judge(Some(Availability::Drain), &port, None),
             Err(vec![
                 "the node is being drained".to_owned(),
                 "port 80 is not served: address in use".to_owned(),
             ])
         );
         assert_eq!(
-            judge(None, &Condition::Down),
+            judge(None, &Condition::Down, None),
             Err(vec!["the balancer is down".to_owned()])
+        );
+        let removed = Some("it was removed".to_owned());
+        assert_eq!(
+            judge(None, &up, removed),
+            Err(vec!["it was removed".to_owned()])
         );
     }
 }

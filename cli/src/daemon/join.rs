@@ -25,6 +25,7 @@ pub(super) struct Joined {
     pub(super) advertise: SocketAddr,
     pub(super) raft_id: Option<u64>,
     pub(super) managers: Vec<SocketAddr>,
+    pub(super) incarnation: u64,
 }
 
 /// Asks for membership. The address in `description` is found out on the way.
@@ -127,5 +128,6 @@ fn read(answer: v1::JoinResponse, key: NewKey, advertise: SocketAddr) -> Result<
         advertise,
         raft_id,
         managers,
+        incarnation: answer.incarnation,
     })
 }

@@ -97,7 +97,8 @@ impl Local for LocalService {
                 .manager
                 .map(|manager| manager.to_string())
                 .unwrap_or_default(),
-            session_error: session.error.unwrap_or_default(),
+            session_error: session.error.clone().unwrap_or_default(),
+            expelled: active.expelled().unwrap_or_default(),
             balancer: condition != Condition::Down,
             port_errors: port_errors.iter().map(text).collect(),
             problems: active
@@ -115,6 +116,12 @@ impl Local for LocalService {
         request: Request<v1::InitRequest>,
     ) -> Result<Response<v1::InitResponse>, Status> {
         let request = request.into_inner();
+        let daemon = self.daemon.clone();
+        if request.force_new_cluster {
+            let advertise = request.advertise_addr;
+            let answer = spawned(async move { daemon.go_on_alone(advertise).await }).await?;
+            return Ok(Response::new(answer));
+        }
         let wish = InitWish {
             advertise: request.advertise_addr,
             availability: availability(&request.availability)?,
@@ -125,7 +132,6 @@ impl Local for LocalService {
         };
         // A command line that goes away in the middle must not leave half a node: the work goes
         // on in a task of its own.
-        let daemon = self.daemon.clone();
         let answer = spawned(async move { daemon.init(wish).await }).await?;
         Ok(Response::new(answer))
     }
@@ -181,7 +187,7 @@ async fn spawned<T: Send + 'static>(
 }
 
 /// A refusal with its causes in one line.
-fn refused(error: &anyhow::Error) -> Status {
+pub(super) fn refused(error: &anyhow::Error) -> Status {
     Status::failed_precondition(format!("{error:#}"))
 }
 

@@ -12,6 +12,7 @@
 //! (what an active node is made of).
 
 mod advertise;
+mod alone;
 pub(crate) mod balancer;
 mod files;
 mod gate;

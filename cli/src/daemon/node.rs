@@ -135,6 +135,7 @@ impl Node {
         let record = NodeRecord {
             raft_id: joined.raft_id,
             votes: joined.raft_id.is_some(),
+            incarnation: joined.incarnation,
             managers: joined.managers.clone(),
             ..record(&settings, joined.advertise, runtime.kind())
         };
@@ -289,7 +290,7 @@ impl Node {
 
     /// Waits until the node's agent has reported, so that who looks at the list of nodes next
     /// finds it ready. Nothing depends on it, and so it waits only for a moment.
-    async fn settle(&self) {
+    pub(super) async fn settle(&self) {
         let settled = async {
             let mut connected = self.agent.connected();
             let session = connected
@@ -349,6 +350,7 @@ impl Node {
             node_id: self.identities.identity().node.to_string(),
             worker_token: token,
             address: self.record.advertise.to_string(),
+            left_behind: Vec::new(),
         })
     }
 
@@ -363,6 +365,10 @@ impl Node {
         let Some(manager) = &self.manager else {
             return Ok(());
         };
+        if manager.raft().superseded().is_some() {
+            // It has been none of theirs for long.
+            return Ok(());
+        }
         if manager.raft().voters().len() <= 1 {
             if force {
                 return Ok(());
@@ -482,6 +488,7 @@ fn record(settings: &Settings, advertise: SocketAddr, runtime: RuntimeKind) -> N
         advertise,
         raft_id: None,
         votes: false,
+        incarnation: 0,
         managers: Vec::new(),
         runtime: match runtime {
             RuntimeKind::Docker => StoredRuntime::Docker,
@@ -491,7 +498,7 @@ fn record(settings: &Settings, advertise: SocketAddr, runtime: RuntimeKind) -> N
     }
 }
 
-fn manager_config(layout: &Layout, record: &NodeRecord) -> ManagerConfig {
+pub(super) fn manager_config(layout: &Layout, record: &NodeRecord) -> ManagerConfig {
     let (shortest, longest) = record.settings.raft_election_ms;
     ManagerConfig {
         heartbeat: Duration::from_millis(record.settings.raft_heartbeat_ms),
@@ -499,6 +506,7 @@ fn manager_config(layout: &Layout, record: &NodeRecord) -> ManagerConfig {
             Duration::from_millis(shortest),
             Duration::from_millis(longest),
         ),
+        incarnation: record.incarnation,
         ..ManagerConfig::new(layout.root().to_owned(), record.advertise)
     }
 }

@@ -101,6 +101,8 @@ pub(super) struct Renewed {
     pub(super) raft_id: u64,
     /// All managers.
     pub(super) managers: Vec<SocketAddr>,
+    /// The cluster's incarnation.
+    pub(super) incarnation: u64,
 }
 
 /// Asks a manager for a new certificate. With an address a node that is to be a manager gets
@@ -136,6 +138,7 @@ pub(super) async fn ask(
         identity: Identity::new(answer.certificate, key.key, answer.root)?,
         raft_id: answer.raft_id,
         managers,
+        incarnation: answer.incarnation,
     })
 }
 

@@ -126,6 +126,7 @@ fn read(
         identity,
         raft_id,
         managers,
+        incarnation,
     } = renewed;
     if identity.role != role {
         bail!("still sees a {}", identity.role);
@@ -133,6 +134,7 @@ fn read(
     let record = NodeRecord {
         raft_id: (role == Role::Manager).then_some(raft_id),
         votes: false,
+        incarnation,
         managers: managers
             .into_iter()
             .filter(|&address| address != record.advertise)

@@ -213,6 +213,7 @@ mod tests {
             advertise: second.listen,
             raft_id: None,
             votes: false,
+            incarnation: 0,
             managers: Vec::new(),
             runtime: StoredRuntime::Process,
             settings: second.clone(),

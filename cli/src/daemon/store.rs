@@ -261,6 +261,10 @@ pub(crate) struct NodeRecord {
     pub(crate) raft_id: Option<u64>,
     /// Whether it has been a voter under this number, so that its log must be there.
     pub(crate) votes: bool,
+    /// The incarnation of the cluster that it has joined; zero in files of versions that did not
+    /// know it.
+    #[serde(default)]
+    pub(crate) incarnation: u64,
     /// Managers to turn to first.
     pub(crate) managers: Vec<SocketAddr>,
     /// What runs its containers; decided once.
@@ -311,6 +315,7 @@ mod tests {
             advertise: "10.0.0.1:2377".parse().unwrap(),
             raft_id: Some(1),
             votes: true,
+            incarnation: 0,
             managers: Vec::new(),
             runtime: StoredRuntime::Process,
             settings: StoredSettings {

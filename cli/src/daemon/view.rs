@@ -40,6 +40,17 @@ pub(crate) struct Active {
     pub(crate) balancer: Balancer,
 }
 
+impl Active {
+    /// Why the node is none of its swarm's any more, and what to do about it.
+    pub(crate) fn expelled(&self) -> Option<String> {
+        let superseded = self.manager.as_ref().and_then(|m| m.raft().superseded());
+        let told = || self.agent.connected().borrow().expelled.clone();
+        superseded
+            .map(|superseded| superseded.to_string())
+            .or_else(told)
+    }
+}
+
 impl Phase {
     /// The phase's name in `Info`.
     pub(crate) fn name(&self) -> &'static str {

@@ -111,7 +111,13 @@ async fn active(client: &Client, info: &v1::InfoResponse) -> Vec<Finding> {
         }
     };
     let role = format!("{} {} at {}", info.role, info.node_id, info.address);
-    let mut findings = vec![Finding::ok("node", role), session(&diagnosis)];
+    let mut findings = vec![Finding::ok("node", role)];
+    if !diagnosis.expelled.is_empty() {
+        findings = vec![expelled(&diagnosis.expelled)];
+        findings.extend(balancer(&diagnosis));
+        return findings;
+    }
+    findings.push(session(&diagnosis));
     findings.extend(balancer(&diagnosis));
     let mut known = Vec::new();
     for problem in diagnosis.problems {
@@ -142,6 +148,16 @@ async fn active(client: &Client, info: &v1::InfoResponse) -> Vec<Finding> {
         findings.push(Finding::problem(kind.name(), what, remedy));
     }
     findings
+}
+
+/// A node that its swarm has gone on without. What it knows of the others is of the past.
+fn expelled(reason: &str) -> Finding {
+    Finding::problem(
+        "node",
+        reason,
+        "run `swarmlet leave --force` on this host, then `swarmlet join` (`swarmlet join-token` on a \
+         manager prints the command)",
+    )
 }
 
 fn no_managers(reason: &str) -> Finding {
