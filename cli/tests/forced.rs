@@ -11,7 +11,7 @@ mod cluster;
 
 use std::collections::BTreeMap;
 
-use cluster::{Cluster, wait_until};
+use cluster::{Cluster, free_port, wait_until};
 
 type Rows = Vec<serde_json::Value>;
 
@@ -68,6 +68,12 @@ fn running(cluster: &Cluster, host: &str) -> Vec<String> {
 /// the swarm's any more, and what to do.
 #[track_caller]
 fn says_that_it_is_out(cluster: &Cluster, node: usize, why: &str) {
+    wait_until("the daemon answers", || {
+        let info = cluster.run(node, &["info"]);
+        (info.code == Some(0))
+            .then_some(())
+            .ok_or_else(|| format!("{info:?}"))
+    });
     wait_until("the health page says so", || {
         let page = cluster.page(node, "/healthz");
         let told = page.starts_with("HTTP/1.0 503")
@@ -95,10 +101,9 @@ fn a_manager_goes_on_without_the_others_which_are_refused_until_they_join_again(
     for (node, role) in [(1, "manager"), (2, "manager"), (3, "worker")] {
         cluster.join(node, role);
     }
-    cluster.ok(
-        0,
-        &["service", "create", "--name=ng", "--replicas=4", "whoami"],
-    );
+    let publish = format!("{}:80", free_port());
+    let line = ["service", "create", "--name=ng", "--replicas=4"];
+    cluster.ok(0, &[&line[..], &["-p", &publish, "whoami"]].concat());
     let kept = ["host1", "host4"].map(|host| running(&cluster, host));
     assert_eq!(kept.clone().map(|ids| ids.len()), [1, 1]);
 

@@ -117,11 +117,12 @@ impl Manager {
             Err(error) => return Err(RaftError::Failed(error.to_string()).into()),
         };
         let incarnation = state.cluster().map_or(0, |cluster| cluster.incarnation);
-        let left_behind: Vec<String> = state
+        let mut left_behind: Vec<String> = state
             .nodes()
             .filter(|node| node.superseded && node.version == state.version())
             .map(|node| node.description.hostname.clone())
             .collect();
+        left_behind.sort_unstable();
         tracing::warn!(
             incarnation,
             ?left_behind,
