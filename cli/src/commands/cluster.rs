@@ -40,8 +40,10 @@ pub(crate) async fn init(args: InitArgs, socket: &Path) -> Result<()> {
         force_new_cluster: args.force_new_cluster,
     };
     let answer = call_within(JOIN_DEADLINE, client.local().init(request)).await;
-    // A node that its daemon has brought back goes on, whatever became of the request.
     if args.force_new_cluster {
+        if answer.is_err() && is_in_no_swarm(&client).await {
+            started.undo(socket).await;
+        }
         return print_alone(&answer?);
     }
     let answer = undo_start(answer, started, socket).await?;
@@ -54,6 +56,13 @@ pub(crate) async fn init(args: InitArgs, socket: &Path) -> Result<()> {
         answer.node_id, answer.worker_token, answer.address
     ))?;
     Ok(())
+}
+
+/// Whether the daemon has no node. One that it has brought back goes on, whatever became of a
+/// request.
+async fn is_in_no_swarm(client: &Client) -> bool {
+    let info = client.info().await;
+    info.is_ok_and(|info| info.state == "inactive")
 }
 
 /// What has become of the swarm, and how managers join it again.

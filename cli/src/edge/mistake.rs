@@ -4,7 +4,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Flags of Docker Swarm's that swarmlet does not have, without the `-add` and `-rm` of updates.
 /// Whoever comes from there is told so, instead of being shown a flag that looks alike.
-const DOCKERS_FLAGS: [&str; 34] = [
+const DOCKERS_FLAGS: [&str; 33] = [
     "autolock",
     "cap-add",
     "cap-drop",
@@ -22,7 +22,6 @@ const DOCKERS_FLAGS: [&str; 34] = [
     "dns-search",
     "endpoint-mode",
     "external-ca",
-    "force-new-cluster",
     "group",
     "host",
     "init",

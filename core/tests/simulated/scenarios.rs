@@ -61,7 +61,7 @@ fn scenarios_go_as_written() {
 }
 
 /// Docker Swarm's behaviours that swarmlet keeps are numbered from 1 to 25. Number 10 is about the
-/// managers' log alone, in which core takes no part.
+/// managers' log alone: a test of the command's shows it, on daemons (`forced.rs`).
 #[test]
 fn every_behaviour_check_has_a_scenario() {
     let mut shown = BTreeSet::from([10]);
