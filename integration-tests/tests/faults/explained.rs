@@ -1,14 +1,17 @@
 //! More that explains itself within 5 s: both directions of the task ports at once, a worker that
 //! does not get to its manager, a wrong clock, and all that a host is asked before it joins.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use swarmlet_integration_tests::{Host, Output, Signal, swarmlet_binary, wait_until};
 
 use crate::{
     closed_port::{SmallDisk, close, explained},
     cluster::{Cluster, SOON},
-    probe::{load, no_errors, nothing_restarted},
+    probe::{load, no_errors, nothing_restarted, within},
 };
 
 /// The range of ports for tasks.
@@ -124,7 +127,13 @@ fn a_clock_that_is_wrong_on_one_host_is_named_with_how_much() {
 
 /// What doctor says of a host that has not joined.
 fn doctor(host: &Host) -> Output {
+    let asked = Instant::now();
     let report = host.swarmlet(&["doctor", "--runtime", "docker"]).unwrap();
+    within(
+        "doctor before a join answers",
+        asked.elapsed(),
+        Duration::from_secs(5),
+    );
     eprintln!("{}", report.stdout);
     report
 }

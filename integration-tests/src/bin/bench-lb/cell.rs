@@ -68,7 +68,7 @@ pub(crate) fn all() -> Vec<Cell> {
         cells.extend([Layout::S, Layout::X, Layout::F].map(|layout| on_loopback(workload, layout)));
         if workload == server_closes {
             cells.push(on_loopback(client_closes, Layout::S));
-            cells.push(across(client_closes, Layout::S));
+            cells.extend([Layout::S, Layout::F].map(|layout| across(client_closes, layout)));
         }
     }
     cells

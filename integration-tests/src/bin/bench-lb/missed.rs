@@ -42,11 +42,11 @@ fn line(results: &Results, target: &Target, verdict: &Verdict) -> Option<String>
     let (factor, less_is_better) = match target.bound {
         Bound::RatioAtMost(most) => (most, true),
         Bound::RatioAtLeast(least) => (least, false),
-        Bound::AtMost(most) | Bound::NeverMoreThan(most) => {
+        Bound::AtMost(wanted) | Bound::AtLeast(wanted) | Bound::NeverMoreThan(wanted) => {
             return Some(format!(
                 "- {}: {own} instead of {}.\n",
                 target.text,
-                shown(most)
+                shown(wanted)
             ));
         }
     };
