@@ -50,8 +50,8 @@ Written by the tests themselves: each breaks one thing on hosts of its own (netw
 a container engine each) under load, measures how long its effect lasts, and fails where a bound is
 missed. `make test-hosts` measures, and keeps the figures in the target directory; `make faults-doc`
 makes this page of them. Where something was measured several times the worst is shown. A machine
-that had more threads to run than processors meanwhile is given that many times longer, which the
-figure then says.
+that had more threads to run than processors meanwhile, or waited for its disk, is given as much
+longer, which the figure then says.
 ";
 
 fn main() -> ExitCode {
