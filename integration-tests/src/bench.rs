@@ -12,7 +12,7 @@ mod usage;
 
 pub use chart::{Bar, Chart, Panel};
 pub use machine::Machine;
-pub use summary::{Summary, ratios};
+pub use summary::{Summary, ratios, three_figures};
 pub use testbed::{Route, Testbed};
 pub(crate) use usage::processor_ticks;
 pub use usage::{busy_share, cpu_time, machine_time, monotonic_ns, resident_bytes};

@@ -9,6 +9,15 @@ use anyhow::{Context, Result, ensure};
 
 use crate::swarmlet_binary;
 
+/// A node's own check of `whoami`, quick to notice: it takes a container out after two that failed.
+pub const WHOAMI_CHECK: [&str; 5] = [
+    "--check-http=/health",
+    "--check-interval=300ms",
+    "--check-timeout=2s",
+    "--check-rise=1",
+    "--check-fall=2",
+];
+
 /// An image with one file, a static binary, that listens on port 80.
 #[derive(Clone, Debug)]
 pub struct Image {

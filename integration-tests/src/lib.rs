@@ -39,7 +39,7 @@ pub use dns::NameServer;
 pub use engine::Engine;
 pub use host::Host;
 pub use hosts::{Hosts, SharedHosts};
-pub use image::Image;
+pub use image::{Image, WHOAMI_CHECK};
 pub use load::{Load, RunningLoad};
 pub use load_report::LoadReport;
 pub use loopback::Loopback;

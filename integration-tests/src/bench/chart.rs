@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::Summary;
+use super::{Summary, summary::three_figures};
 
 /// One bar.
 #[derive(Clone, Debug)]
@@ -144,7 +144,7 @@ impl Bar {
             &format!(
                 "<text x=\"{:.1}\" y=\"{text}\" fill=\"#222\">{}</text>",
                 high + 6.0,
-                number(median)
+                three_figures(median)
             ),
         );
     }
@@ -153,16 +153,6 @@ impl Bar {
 fn line(body: &mut String, text: &str) {
     // Writing to a string cannot fail.
     let _ = writeln!(body, "{text}");
-}
-
-/// Three figures, more before the point.
-fn number(value: f64) -> String {
-    let digits = match value.abs() {
-        value if value >= 100.0 => 0,
-        value if value >= 10.0 => 1,
-        _ => 2,
-    };
-    format!("{value:.digits$}")
 }
 
 fn escape(text: &str) -> String {

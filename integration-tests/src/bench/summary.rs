@@ -39,16 +39,27 @@ impl Summary {
 impl fmt::Display for Summary {
     /// `1.23 (1.20-1.31)`, with as many digits as three figures of the median take.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = match self.median.abs() {
-            median if median >= 100.0 => 0,
-            median if median >= 10.0 => 1,
-            _ => 2,
-        };
+        let digits = digits(self.median);
         write!(
             formatter,
             "{:.digits$} ({:.digits$}-{:.digits$})",
             self.median, self.least, self.greatest
         )
+    }
+}
+
+/// With three figures, and more before the point.
+#[must_use]
+pub fn three_figures(value: f64) -> String {
+    format!("{value:.*}", digits(value))
+}
+
+/// How many digits after the point three figures take.
+fn digits(value: f64) -> usize {
+    match value.abs() {
+        value if value >= 100.0 => 0,
+        value if value >= 10.0 => 1,
+        _ => 2,
     }
 }
 

@@ -6,22 +6,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use swarmlet_integration_tests::{Host, Signal, measured::noted, wait_until};
+use swarmlet_integration_tests::{Host, Signal, WHOAMI_CHECK, measured::noted, wait_until};
 
 use crate::{
     alone::{all_from, named_service},
     cluster::{Cluster, SOON},
     probe::{load, no_errors, nothing_restarted, watch, within},
 };
-
-/// A node's own check, quick to notice: it takes a container out after two that failed.
-const CHECK: [&str; 5] = [
-    "--check-http=/health",
-    "--check-interval=300ms",
-    "--check-timeout=2s",
-    "--check-rise=1",
-    "--check-fall=2",
-];
 
 /// The timeout and two intervals (row 25 of the bounds).
 const OUT: Duration = Duration::from_millis(2_600);
@@ -77,7 +68,7 @@ fn without_any_manager_a_daemon_a_check_and_an_engine_fail_and_every_answer_is_r
     let cluster = Cluster::start(1).unwrap();
     for (service, action) in [("a", "eject"), ("b", "restart")] {
         let action = ["--unhealthy-action", action];
-        named_service(&cluster, service, &[&CHECK[..], &action].concat());
+        named_service(&cluster, service, &[&WHOAMI_CHECK[..], &action].concat());
     }
     for host in cluster.hosts.iter() {
         let all = watch(&cluster, host, ALL).unwrap();

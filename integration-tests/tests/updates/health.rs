@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use anyhow::{Result, ensure};
-use swarmlet_integration_tests::wait_until;
+use swarmlet_integration_tests::{WHOAMI_CHECK, wait_until};
 
 use crate::{
     checked::make_checked_image,
@@ -43,15 +43,6 @@ fn told(cluster: &Cluster, service: &str, state: &str, error: &str) -> TaskLine 
     .unwrap()
 }
 
-/// A node's own check, quick to notice.
-const CHECK: [&str; 5] = [
-    "--check-http=/health",
-    "--check-interval=300ms",
-    "--check-timeout=2s",
-    "--check-rise=1",
-    "--check-fall=2",
-];
-
 /// Creates a service of two of which one may be unwell.
 fn create(cluster: &Cluster, name: &str, port: &str, action: &str, more: &[&str]) {
     let words = [
@@ -78,14 +69,14 @@ fn who_fails_an_http_check_is_ejected_or_restarted() {
         "kept",
         "80:80",
         "eject",
-        &[&CHECK[..], &["whoami"]].concat(),
+        &[&WHOAMI_CHECK[..], &["whoami"]].concat(),
     );
     create(
         &cluster,
         "replaced",
         "81:80",
         "restart",
-        &[&CHECK[..], &["whoami"]].concat(),
+        &[&WHOAMI_CHECK[..], &["whoami"]].concat(),
     );
     let kept = answering(&cluster, 80, 2);
     let replaced = answering(&cluster, 81, 2);

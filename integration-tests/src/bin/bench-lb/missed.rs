@@ -3,6 +3,7 @@
 //! reach on this machine.
 
 use anyhow::Result;
+use swarmlet_integration_tests::bench::three_figures;
 
 use crate::{
     contender::Contender,
@@ -38,7 +39,7 @@ fn line(results: &Results, target: &Target, verdict: &Verdict) -> Option<String>
         summary.map(|summary| summary.median)
     };
     let figure = target.figure;
-    let own = shown(median(Contender::Swarmlet)?);
+    let own = three_figures(median(Contender::Swarmlet)?);
     let (factor, less_is_better) = match target.bound {
         Bound::RatioAtMost(most) => (most, true),
         Bound::RatioAtLeast(least) => (least, false),
@@ -46,7 +47,7 @@ fn line(results: &Results, target: &Target, verdict: &Verdict) -> Option<String>
             return Some(format!(
                 "- {}: {own} instead of {}.\n",
                 target.text,
-                shown(wanted)
+                three_figures(wanted)
             ));
         }
     };
@@ -57,8 +58,8 @@ fn line(results: &Results, target: &Target, verdict: &Verdict) -> Option<String>
         "- {}: {factor} × {}'s {} is {} ({figure}); swarmlet has {own}",
         target.text,
         other.name(),
-        shown(theirs),
-        shown(wanted)
+        three_figures(theirs),
+        three_figures(wanted)
     );
     let ideals = [
         ("a direct connection", Contender::Direct),
@@ -71,21 +72,11 @@ fn line(results: &Results, target: &Target, verdict: &Verdict) -> Option<String>
         let beyond = (ideal > wanted) == less_is_better && ideal != wanted;
         text += &format!(
             ", {name} {}{}",
-            shown(ideal),
+            three_figures(ideal),
             if beyond { " (short of it as well)" } else { "" }
         );
     }
     Some(text + ".\n")
-}
-
-/// With three figures.
-fn shown(value: f64) -> String {
-    let digits = match value.abs() {
-        value if value >= 100.0 => 0,
-        value if value >= 10.0 => 1,
-        _ => 2,
-    };
-    format!("{value:.digits$}")
 }
 
 #[cfg(test)]

@@ -17,14 +17,20 @@ fn survivor(id: u64) -> Survivor {
     }
 }
 
-/// Three managers with nodes 1 to `last`; 2 and 3 are dead, and 1 does not run.
-async fn lost_majority(last: u64, snapshot_every: u64) -> Cluster {
-    let mut cluster = Cluster::of(3, snapshot_every).await;
+/// Three managers that have nodes 1 to `last`.
+async fn agreed(snapshot_every: u64, last: u64) -> Cluster {
+    let cluster = Cluster::of(3, snapshot_every).await;
     cluster.name_managers(3).await;
     for number in 1..=last {
         cluster.add(number).await;
     }
     cluster.agree(last).await;
+    cluster
+}
+
+/// The same; 2 and 3 are dead, and 1 does not run.
+async fn lost_majority(last: u64, snapshot_every: u64) -> Cluster {
+    let mut cluster = agreed(snapshot_every, last).await;
     for id in [2, 3, 1] {
         cluster.kill(id).await;
     }
@@ -71,10 +77,7 @@ async fn it_leads_alone_with_everything_that_it_knew_and_others_join_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn entries_that_it_does_not_know_to_be_committed_count() {
-    let mut cluster = Cluster::of(3, 10_000).await;
-    cluster.name_managers(3).await;
-    cluster.add(1).await;
-    cluster.agree(1).await;
+    let mut cluster = agreed(10_000, 1).await;
     let leader = cluster.leader().await;
     let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
     let others: Vec<_> = others.into_iter().map(address).collect();
@@ -193,10 +196,7 @@ async fn a_majority_that_was_left_behind_comes_back_and_leads_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_majority_behind_a_cut_ends_when_the_cut_does() {
-    let mut cluster = Cluster::of(3, 10_000).await;
-    cluster.name_managers(3).await;
-    cluster.add(1).await;
-    cluster.agree(1).await;
+    let mut cluster = agreed(10_000, 1).await;
     cluster
         .network
         .cut(&[address(1)], &[address(2), address(3)]);
