@@ -29,7 +29,8 @@ const DAEMON_LOG: &str = "daemon";
 /// Lines of each log that a failed test prints.
 const KEPT_LINES: usize = 30;
 
-/// Three hosts, of which none, some or all are nodes of a swarm.
+/// The hosts that the tests of a binary share, three mostly, of which none, some or all are nodes
+/// of a swarm.
 pub(crate) struct Cluster {
     pub(crate) hosts: SharedHosts,
 }
@@ -54,7 +55,12 @@ impl TaskLine {
 impl Cluster {
     /// Three hosts without a swarm.
     pub(crate) fn without_swarm() -> Result<Self> {
-        let hosts = Hosts::shared(3, &Image::whoami()?)?;
+        Self::of(3)
+    }
+
+    /// So many hosts without a swarm; all tests of a binary ask for as many.
+    pub(crate) fn of(hosts: u8) -> Result<Self> {
+        let hosts = Hosts::shared(hosts, &Image::whoami()?)?;
         for host in hosts.iter() {
             // Another test's, with nothing that would help to understand this one.
             if host.log(DAEMON_LOG).exists() {
@@ -66,31 +72,37 @@ impl Cluster {
 
     /// A swarm of three nodes, the first `managers` of them managers.
     pub(crate) fn start(managers: usize) -> Result<Self> {
-        let cluster = Self::without_swarm()?;
-        let first = &cluster.hosts[0];
+        Self::without_swarm()?.swarm(managers)
+    }
+
+    /// Makes the hosts a swarm, with the first `managers` of them as managers.
+    pub(crate) fn swarm(self, managers: usize) -> Result<Self> {
+        let first = &self.hosts[0];
         let started = Instant::now();
         let address = first.address().to_string();
         first
             .swarmlet(&["init", "--advertise-addr", &address])?
             .success()?;
-        for (number, host) in cluster.hosts.iter().enumerate().skip(1) {
+        for (number, host) in self.hosts.iter().enumerate().skip(1) {
             let role = if number < managers {
                 "manager"
             } else {
                 "worker"
             };
-            cluster.join(host, role)?;
+            self.join(host, role)?;
         }
-        wait_until(SOON, "three ready nodes", || {
-            let nodes = cluster.nodes(first)?;
+        let count = self.hosts.iter().count();
+        wait_until(SOON, &format!("{count} ready nodes"), || {
+            let nodes = self.nodes(first)?;
             let ready = nodes.values().filter(|node| node["Status"] == "Ready");
-            Ok((ready.count() == 3).then_some(()))
+            Ok((ready.count() == count).then_some(()))
         })?;
-        eprintln!("swarm of three: {:.2} s", started.elapsed().as_secs_f64());
-        Ok(cluster)
+        let took = started.elapsed().as_secs_f64();
+        eprintln!("swarm of {count}: {took:.2} s");
+        Ok(self)
     }
 
-    /// The same with a service `ng` on port 80 that has converged.
+    /// As [`Self::start`], with a service `ng` on port 80 that has converged.
     pub(crate) fn serving(managers: usize, replicas: u32) -> Result<Self> {
         let cluster = Self::start(managers)?;
         let replicas = replicas.to_string();

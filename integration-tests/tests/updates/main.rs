@@ -2,7 +2,8 @@
 //! engines, and that none of it loses a connection. Needs root.
 //!
 //! The behaviour checks that a test cites are those of Docker Swarm that swarmlet keeps; the others
-//! of them are in `tests/cluster` and `tests/faults`, and as scenarios without hosts in core.
+//! of them are in `tests/cluster`, `tests/faults` and `tests/six_nodes.rs`, and as scenarios without
+//! hosts in core.
 
 // Helpers of tests are no tests by clippy's rules; a panic here is a failed test all the same.
 #![allow(clippy::unwrap_used)]

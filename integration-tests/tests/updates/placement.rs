@@ -1,9 +1,7 @@
 //! Where tasks are placed, and which of them go.
 
-use std::{collections::BTreeMap, time::Instant};
-
 use anyhow::{Result, ensure};
-use swarmlet_integration_tests::{measured::noted, wait_until};
+use swarmlet_integration_tests::wait_until;
 
 use crate::cluster::{Cluster, LATER, SOON, TaskLine};
 
@@ -23,31 +21,6 @@ fn wait_for_counts(cluster: &Cluster, expected: [usize; 3]) {
         Ok(Some(()))
     })
     .unwrap();
-}
-
-/// Behaviour check 1 of Docker Swarm.
-#[test]
-fn sixty_replicas_run_and_are_spread_evenly() {
-    let cluster = Cluster::start(3).unwrap();
-    let begin = Instant::now();
-    cluster
-        .create(&["--name", "ng", "--replicas", "60", "-p", "80:80", "whoami"])
-        .unwrap();
-    noted(
-        "60 containers run after",
-        &format!("{:.1?}", begin.elapsed()),
-    );
-    let tasks = cluster.tasks(&cluster.hosts[0], "ng").unwrap();
-    assert!(tasks.iter().all(|task| task.is("Running")), "{tasks:?}");
-    assert_eq!(tasks.len(), 60, "{tasks:?}");
-    let mut by_node: BTreeMap<&str, usize> = BTreeMap::new();
-    for task in &tasks {
-        *by_node.entry(&task.node).or_default() += 1;
-    }
-    let counted: Vec<_> = by_node.into_values().collect();
-    assert_eq!(counted, [20, 20, 20]);
-    assert_eq!(counts(&cluster).unwrap(), counted, "as the engines say");
-    assert_eq!(cluster.all_answer(80).unwrap().len(), 60);
 }
 
 /// Behaviour check 13 of Docker Swarm.
