@@ -168,6 +168,9 @@ pub(crate) struct DaemonFlags {
     pub(crate) raft_election: Option<(Duration, Duration)>,
     #[command(flatten)]
     pub(crate) balancer: BalancerFlags,
+    /// Have systemd run the balancer, in a unit of its own (the daemon's unit says so)
+    #[arg(long, hide = true)]
+    pub(crate) lb_unit: bool,
     /// Variables of those that stand on the command line itself; the others come from the
     /// environment.
     #[arg(skip)]

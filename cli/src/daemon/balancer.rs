@@ -23,6 +23,7 @@ mod outdated;
 pub(crate) mod process;
 mod retired;
 mod translate;
+mod unit;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -69,6 +69,8 @@ struct Parts {
     facts: NodeFacts,
     manager: Option<Manager>,
     balancer: Option<Balancer>,
+    /// A balancer that is started gets a unit of its own.
+    lb_unit: bool,
     /// Ends what was started for it already.
     stop: CancellationToken,
 }
@@ -113,6 +115,7 @@ impl Node {
             facts,
             manager: Some(manager),
             balancer: None,
+            lb_unit: settings.lb_unit,
             stop,
         };
         tracing::info!(%address, node = %identity.node, "made a swarm");
@@ -171,6 +174,7 @@ impl Node {
             facts,
             manager,
             balancer: None,
+            lb_unit: settings.lb_unit,
             stop,
         };
         let node = Self::start(layout, parts).await?;
@@ -218,6 +222,7 @@ impl Node {
         };
         let parts = Parts {
             balancer,
+            lb_unit: settings.lb_unit,
             facts: facts(&settings, record.advertise)?,
             record,
             identities,
@@ -238,6 +243,7 @@ impl Node {
             facts,
             manager,
             balancer,
+            lb_unit,
             stop,
         } = parts;
         let start = || {
@@ -246,6 +252,7 @@ impl Node {
                 layout: layout.clone(),
                 ingress: stored.ingress.clone(),
                 settings: stored.balancer.clone(),
+                in_unit: lb_unit,
             };
             Balancer::start(launch, stored.http.port())
         };

@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) stored: StoredSettings,
     /// Which runtime it should have; counts only while it belongs to no cluster.
     pub(crate) runtime: RuntimeArg,
+    /// systemd is to run the balancer, in a unit of its own.
+    pub(crate) lb_unit: bool,
 }
 
 /// The data directory that the flags name.
@@ -89,6 +91,7 @@ impl Settings {
             .map(|(low, high)| (milliseconds(low), milliseconds(high)));
         Ok(Self {
             runtime: flags.runtime.unwrap_or(RuntimeArg::Auto),
+            lb_unit: flags.lb_unit,
             stored: StoredSettings {
                 hostname: flags
                     .hostname

@@ -15,6 +15,13 @@ use crate::daemon::DEFAULT_DATA_DIR;
 /// The unit as packages install it.
 const UNIT_TEXT: &str = include_str!("../../../packaging/swarmlet.service");
 
+/// What the balancer's units may do, as packages install it.
+const LB_TEXT: &str = include_str!("../../../packaging/swarmlet-lb.conf");
+
+/// Where that is, below the directory of units: systemd reads it for each unit whose name begins
+/// like this.
+const LB: &str = "swarmlet-lb-.service.d/swarmlet-lb.conf";
+
 /// Where a package puts the program, and thus what the unit's text says.
 const PACKAGED_PROGRAM: &str = "/usr/bin/swarmlet";
 
@@ -80,9 +87,10 @@ impl Files {
     /// What an installation would write.
     pub(super) fn describe(&self, program: &Path) -> String {
         format!(
-            "# {}\n{}\n# {}\n{}",
+            "# {}\n{}\n# {}\n{LB_TEXT}\n# {}\n{}",
             Path::new(UNITS).join(UNIT).display(),
             unit_text(program),
+            Path::new(UNITS).join(LB).display(),
             settings::PATH,
             settings::TEXT
         )
@@ -113,6 +121,12 @@ impl Files {
         place(self.unit(), unit_text(program).as_bytes(), 0o644)
     }
 
+    /// # Errors
+    /// The system's, with the path.
+    pub(super) fn place_lb(&self) -> Result<Change> {
+        place(self.lb(), LB_TEXT.as_bytes(), 0o644)
+    }
+
     /// Writes the settings where there are none: they are the administrator's.
     ///
     /// # Errors
@@ -127,6 +141,10 @@ impl Files {
 
     fn unit(&self) -> PathBuf {
         self.at(UNITS).join(UNIT)
+    }
+
+    fn lb(&self) -> PathBuf {
+        self.at(UNITS).join(LB)
     }
 
     /// The program of the installed unit; `None` where no unit is installed.
@@ -155,15 +173,20 @@ impl Files {
         let _ = fs::remove_dir(self.at(SOCKET_DIR));
     }
 
-    /// Removes the unit, and the program where it is the one that `install` put there.
+    /// Removes what is systemd's, and the program where it is the one that `install` put there.
     ///
     /// # Errors
     /// The system's, with the path.
-    pub(super) fn remove_program_and_unit(&self, program: Option<&Path>) -> Result<Vec<PathBuf>> {
+    pub(super) fn remove_program_and_units(&self, program: Option<&Path>) -> Result<Vec<PathBuf>> {
         let Some(program) = program else {
             return Ok(Vec::new());
         };
         let mut removed = remove(&self.unit(), |path| fs::remove_file(path))?;
+        removed.extend(remove(&self.lb(), |path| fs::remove_file(path))?);
+        if let Some(directory) = self.lb().parent() {
+            // What else is in there is the administrator's.
+            let _ = fs::remove_dir(directory);
+        }
         if program == Path::new(LOCAL_PROGRAM) {
             removed.extend(remove(&self.at(program), |path| fs::remove_file(path))?);
         }

@@ -1,4 +1,4 @@
-//! `install` and `uninstall`: the program, its systemd unit and its settings on this machine.
+//! `install` and `uninstall`: the program, its systemd units and its settings on this machine.
 //!
 //! Both may be repeated, and the Debian package does the same by dpkg's means; the files of
 //! both are in `packaging/`. Start reading at [`install`]; what is written where is in
@@ -19,7 +19,7 @@ use crate::output::print;
 use files::{Change, Files};
 use halt::Halted;
 
-/// Puts the program, its unit and its settings in place, and starts the daemon.
+/// Puts the program, its units and its settings in place, and starts the daemon.
 ///
 /// # Errors
 /// What is to be said to the user.
@@ -46,6 +46,7 @@ pub(crate) async fn install(args: &InstallArgs) -> Result<()> {
     }
     let mut changes = vec![files.place_program(&own, &program)?];
     changes.push(files.place_unit(&program)?);
+    changes.push(files.place_lb()?);
     changes.push(files.place_settings()?);
     for change in &changes {
         print(&format!("{change}\n"))?;
@@ -111,7 +112,7 @@ pub(crate) async fn uninstall(args: &UninstallArgs) -> Result<()> {
         Err(error) => eprintln!("WARNING: not everything of this node has stopped: {error:#}"),
     }
     files.remove_socket_dir();
-    for removed in files.remove_program_and_unit(installed.as_deref())? {
+    for removed in files.remove_program_and_units(installed.as_deref())? {
         print(&format!("Removed {}\n", removed.display()))?;
     }
     if systemd::runs() {

@@ -20,6 +20,9 @@ use crate::{
 /// service has 96. Versions of systemd differ by a few.
 const EXPOSURE: u64 = 55;
 
+/// The same of the balancer's unit.
+const LB_EXPOSURE: u64 = 30;
+
 fn load(hosts: &Hosts, requests: Option<u64>) -> Load {
     Load {
         requests,
@@ -44,6 +47,45 @@ fn unit(system: &System<'_>, property: &str) -> String {
     system.done(&line).unwrap()
 }
 
+/// The balancers' units that run, as systemd says.
+fn balancers(system: &System<'_>) -> Result<Vec<String>> {
+    let line = "systemctl list-units --plain --no-legend --state=running 'swarmlet-lb-*'";
+    let units = system.done(line)?;
+    let name = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+    Ok(units.lines().map(name).collect())
+}
+
+/// The balancer has a unit of its own, in which it is alone and may do little; which one. One that
+/// was replaced may need a moment to end.
+fn check_the_balancer(system: &System<'_>) -> String {
+    let unit = wait_until(SOON, "one unit of a balancer", || {
+        let units = balancers(system)?;
+        ensure!(units.len() == 1, "{units:?}");
+        Ok(units.into_iter().next())
+    });
+    let unit = unit.unwrap();
+    let show = |property: &str| {
+        let line = format!("systemctl show --property={property} --value {unit}");
+        system.done(&line).unwrap()
+    };
+    let process = system.done("cat /var/lib/swarmlet/lb.pid").unwrap();
+    assert_eq!(show("MainPID"), process.trim());
+    let group = show("ControlGroup");
+    let in_group = system.done(&format!("cat /sys/fs/cgroup{group}/cgroup.procs"));
+    assert_eq!(in_group.unwrap(), process.trim(), "alone in {group}");
+    // By the file of the package.
+    assert_eq!(show("NoNewPrivileges"), "yes");
+    assert_eq!(show("OOMScoreAdjust"), "-500");
+    let capabilities = show("CapabilityBoundingSet");
+    assert_eq!(capabilities, "cap_net_bind_service cap_sys_resource");
+    at_most(
+        "what the balancer's unit leaves open, in tenths of systemd's measure",
+        exposure(system, &unit).unwrap(),
+        LB_EXPOSURE,
+    );
+    unit
+}
+
 /// Containers of the host's engine, with their start times.
 fn containers(hosts: &Hosts) -> String {
     let ids = hosts[0].docker(&["ps", "--quiet"]).unwrap().success();
@@ -56,8 +98,8 @@ fn containers(hosts: &Hosts) -> String {
 }
 
 /// The tenths that `systemd-analyze security` counts.
-fn exposure(system: &System<'_>) -> Result<u64> {
-    let said = system.done("systemd-analyze security --no-pager swarmlet")?;
+fn exposure(system: &System<'_>, unit: &str) -> Result<u64> {
+    let said = system.done(&format!("systemd-analyze security --no-pager {unit}"))?;
     let line = said.lines().last().context("no line")?;
     let number = line.split_once(": ").context("no number")?.1;
     let number = number.split(' ').next().unwrap_or_default();
@@ -104,6 +146,34 @@ fn kill_the_daemon(hosts: &Hosts, system: &System<'_>) {
     );
 }
 
+/// Kills the balancer under load: another one is there in time, in a unit of its own again.
+fn kill_the_balancer(hosts: &Hosts, system: &System<'_>) {
+    let before = check_the_balancer(system);
+    let process = system.done("cat /var/lib/swarmlet/lb.pid").unwrap();
+    let running = load(hosts, None).start(hosts.client()).unwrap();
+    system.done(&format!("kill -9 {process}")).unwrap();
+    let killed = Instant::now();
+    wait_until(SOON, "a balancer after the death of one", || {
+        let report = load(hosts, Some(1)).run(hosts.client())?;
+        Ok((report.failed() == 0).then_some(()))
+    })
+    .unwrap();
+    noted(
+        "under systemd, answers after the balancer was killed",
+        &format!("{:.3?}", killed.elapsed()),
+    );
+    assert_ne!(check_the_balancer(system), before);
+    served(hosts).unwrap();
+    let report = running.stop().unwrap();
+    assert!(report.answered() > 10, "{}", report.to_json());
+    let refused = report.errors.get("connect refused").copied();
+    at_most(
+        "connections refused when a balancer under systemd was killed",
+        refused.unwrap_or_default(),
+        0,
+    );
+}
+
 /// Upgrades the package under load: systemd restarts the daemon, another balancer takes over, and
 /// neither containers nor clients notice.
 fn upgrade(hosts: &Hosts, system: &System<'_>) {
@@ -136,6 +206,7 @@ fn upgrade(hosts: &Hosts, system: &System<'_>) {
     assert_ne!(unit(system, "MainPID"), daemon);
     assert_eq!(unit(system, "ActiveState"), "active");
     assert_eq!(containers(hosts), before, "containers were restarted");
+    check_the_balancer(system);
     let version = system.done("dpkg-query -W -f '${Version}' swarmlet");
     assert_eq!(version.unwrap(), "0.1.4-1");
 }
@@ -159,7 +230,7 @@ fn systemd_starts_the_package_restarts_its_daemon_and_boots_with_it() {
     assert_eq!(verified.unwrap(), "");
     at_most(
         "what the unit leaves open, in tenths of systemd's measure",
-        exposure(&system).unwrap(),
+        exposure(&system, "swarmlet").unwrap(),
         EXPOSURE,
     );
 
@@ -172,6 +243,7 @@ fn systemd_starts_the_package_restarts_its_daemon_and_boots_with_it() {
         .unwrap();
     served(&hosts).unwrap();
     kill_the_daemon(&hosts, &system);
+    kill_the_balancer(&hosts, &system);
     upgrade(&hosts, &system);
 
     let before = containers(&hosts);

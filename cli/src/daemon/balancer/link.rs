@@ -30,6 +30,8 @@ pub(crate) struct Launch {
     pub(crate) ingress: Vec<IpAddr>,
     /// Limits and the access log; one that is adopted gets them, too.
     pub(crate) settings: Settings,
+    /// systemd is to run it, in a unit of its own.
+    pub(crate) in_unit: bool,
 }
 
 /// A connection, and a second one for what the balancer tells by itself.
@@ -69,33 +71,27 @@ impl Link {
 
     async fn spawn(launch: &Launch) -> Result<Self> {
         let layout = &launch.layout;
-        let mut child = process::spawn(layout, &launch.ingress)?;
+        let mut process = process::start(launch).await?;
         let deadline = tokio::time::Instant::now() + START_DEADLINE;
         loop {
             match Self::connect(&layout.lb_socket()).await {
                 Ok(link) => {
                     tracing::info!(pid = link.pid(), "started the balancer");
-                    // It is this process's child for as long as this process lives: wait for
-                    // it, so that it leaves no zombie.
-                    tokio::spawn(async move {
-                        match child.wait().await {
-                            Ok(status) => tracing::info!(%status, "the balancer's process ended"),
-                            Err(error) => tracing::warn!(%error, "cannot wait for the balancer"),
-                        }
-                    });
+                    process.release();
                     return Ok(link);
                 }
                 Err(error) if tokio::time::Instant::now() > deadline => {
-                    child
-                        .start_kill()
+                    process
+                        .kill()
+                        .await
                         .context("cannot end a balancer that does not answer")?;
                     return Err(error).context("the balancer does not answer");
                 }
                 Err(_) => {}
             }
-            if let Some(status) = child.try_wait().context("cannot wait for the balancer")? {
+            if let Some(how) = process.ended().await? {
                 anyhow::bail!(
-                    "the balancer ended at once ({status}): see {}",
+                    "the balancer ended at once ({how}): see {}",
                     layout.lb_log().display()
                 );
             }

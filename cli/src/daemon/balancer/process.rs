@@ -1,35 +1,112 @@
 //! The balancer as a process: how it is started, and what it runs.
 
-use std::net::IpAddr;
+use std::ffi::OsString;
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
 use swarmlet_lb::standalone::Start;
 use tokio::process::{Child, Command};
 
+use super::link::Launch;
+use super::unit::Unit;
 use crate::args::LbArgs;
 use crate::daemon::logging;
-use crate::daemon::store::{Layout, open_log};
+use crate::daemon::store::open_log;
+
+/// A balancer that was told to start.
+pub(super) enum Process {
+    /// A child, for as long as this process lives.
+    Child(Child),
+    /// What systemd runs.
+    Unit(Unit),
+}
 
 /// Starts a balancer that goes on when this process ends.
-pub(super) fn spawn(layout: &Layout, ingress: &[IpAddr]) -> Result<Child> {
-    let program = std::env::current_exe().context("the path of this program is unknown")?;
-    let log = open_log(&layout.lb_log())?;
-    let mut command = Command::new(program);
-    command
-        .arg("lb")
-        .arg("--detached")
-        .arg("--control")
-        .arg(layout.lb_socket());
-    for address in ingress {
-        command.arg("--ingress-addr").arg(address.to_string());
+///
+/// # Errors
+/// It cannot be started.
+pub(super) async fn start(launch: &Launch) -> Result<Process> {
+    if launch.in_unit {
+        let log = launch.layout.lb_log();
+        match Unit::start(&command(launch)?, &log).await {
+            Ok(unit) => return Ok(Process::Unit(unit)),
+            // Better a mesh in the daemon's unit than none.
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "the balancer gets no unit of its own"
+            ),
+        }
     }
-    command
+    Ok(Process::Child(spawn(launch)?))
+}
+
+fn command(launch: &Launch) -> Result<Vec<OsString>> {
+    let program = std::env::current_exe().context("the path of this program is unknown")?;
+    let control = launch.layout.lb_socket();
+    let mut words = vec![program.into(), "lb".into(), "--control".into()];
+    words.push(control.into());
+    for address in &launch.ingress {
+        words.push("--ingress-addr".into());
+        words.push(address.to_string().into());
+    }
+    Ok(words)
+}
+
+fn spawn(launch: &Launch) -> Result<Child> {
+    let log = open_log(&launch.layout.lb_log())?;
+    let words = command(launch)?;
+    let (program, arguments) = words
+        .split_first()
+        .expect("a command begins with its program");
+    Command::new(program)
+        .args(arguments)
+        .arg("--detached")
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("cannot open the balancer's log")?)
         .stderr(log)
         .spawn()
         .context("cannot start the balancer")
+}
+
+impl Process {
+    /// How it has ended, if it has.
+    ///
+    /// # Errors
+    /// Nobody says.
+    pub(super) async fn ended(&mut self) -> Result<Option<String>> {
+        match self {
+            Self::Child(child) => {
+                let status = child.try_wait().context("cannot wait for the balancer")?;
+                Ok(status.map(|status| status.to_string()))
+            }
+            Self::Unit(unit) => {
+                let ended = unit.has_ended().await?;
+                Ok(ended.then(|| "as systemd says".to_owned()))
+            }
+        }
+    }
+
+    /// # Errors
+    /// The system refuses.
+    pub(super) async fn kill(&mut self) -> Result<()> {
+        match self {
+            Self::Child(child) => child.start_kill().map_err(Into::into),
+            Self::Unit(unit) => unit.kill().await,
+        }
+    }
+
+    /// Lets it go its own way.
+    pub(super) fn release(self) {
+        // A child is waited for, so that it leaves no zombie.
+        if let Self::Child(mut child) = self {
+            tokio::spawn(async move {
+                match child.wait().await {
+                    Ok(status) => tracing::info!(%status, "the balancer's process ended"),
+                    Err(error) => tracing::warn!(%error, "cannot wait for the balancer"),
+                }
+            });
+        }
+    }
 }
 
 /// `swarmlet lb`: runs a balancer until it is told to end, by a file or for a daemon.

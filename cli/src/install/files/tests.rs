@@ -25,6 +25,7 @@ fn an_installation_is_repeatable_and_undone() {
         [
             files.place_program(&own, &program).unwrap(),
             files.place_unit(&program).unwrap(),
+            files.place_lb().unwrap(),
             files.place_settings().unwrap(),
         ]
     };
@@ -33,7 +34,7 @@ fn an_installation_is_repeatable_and_undone() {
     let installed = files.at(&program);
     assert_eq!((mode(&installed), mode(&files.unit())), (0o755, 0o644));
     let text = fs::read_to_string(files.unit()).unwrap();
-    assert!(text.contains("\nExecStart=/usr/local/bin/swarmlet daemon\n"));
+    assert!(text.contains("\nExecStart=/usr/local/bin/swarmlet daemon --lb-unit\n"));
 
     fs::write(&own, "two").unwrap();
     fs::write(
@@ -42,13 +43,18 @@ fn an_installation_is_repeatable_and_undone() {
     )
     .unwrap();
     let written = place().map(|change| change.is_one());
-    assert_eq!(written, [true, false, false], "only the program is new");
+    assert_eq!(
+        written,
+        [true, false, false, false],
+        "only the program is new"
+    );
     assert_eq!(fs::read(&installed).unwrap(), b"two");
     assert_eq!(files.data_dir().unwrap(), dir.path().join("srv/swarm"));
 
     assert_eq!(files.installed_program().unwrap().as_ref(), Some(&program));
-    let removed = files.remove_program_and_unit(Some(&program)).unwrap();
-    assert_eq!(removed, [files.unit(), installed]);
+    let removed = files.remove_program_and_units(Some(&program)).unwrap();
+    assert_eq!(removed, [files.unit(), files.lb(), installed]);
+    assert!(!files.lb().parent().unwrap().exists());
     let data = files.data_dir().unwrap();
     assert_eq!(files.kept(&data), [files.at(settings::PATH)]);
     fs::create_dir_all(&data).unwrap();
@@ -76,7 +82,7 @@ fn a_packages_program_is_used_where_it_is() {
     let program = files.program_for(&own);
     assert_eq!(program, Path::new(PACKAGED_PROGRAM));
     assert!(!files.place_program(&own, &program).unwrap().is_one());
-    let removed = files.remove_program_and_unit(Some(&program)).unwrap();
+    let removed = files.remove_program_and_units(Some(&program)).unwrap();
     assert!(removed.is_empty(), "nothing was put there");
 }
 

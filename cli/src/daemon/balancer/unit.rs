@@ -1,0 +1,98 @@
+//! The balancer as a unit of systemd's.
+//!
+//! In a control group of its own it has nothing to do with what befalls the daemon's unit, from a
+//! limit to `systemctl kill`, and it may do less than the daemon may: systemd reads what from
+//! `swarmlet-lb-.service.d`, for the name of the unit begins like this (`systemd.unit(5)`). The
+//! file is `packaging/swarmlet-lb.conf`.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::process::Command;
+use tokio::time::{Instant, timeout};
+
+/// What the name of each begins with.
+const PREFIX: &str = "swarmlet-lb-";
+
+/// Time for systemd to answer; it does within milliseconds, but for a machine that is busy.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// Pause between two looks at whether it still runs: each is a process.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// A unit that was started.
+pub(super) struct Unit {
+    name: String,
+    looked: Instant,
+}
+
+impl Unit {
+    /// Has systemd run a command, whose output goes to `log`.
+    ///
+    /// # Errors
+    /// systemd does not answer, or cannot start it; with what it said.
+    pub(super) async fn start(command: &[OsString], log: &Path) -> Result<Self> {
+        ensure!(
+            Path::new("/run/systemd/system").is_dir(),
+            "systemd does not run on this machine"
+        );
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        // Two at a time have different names, also after a restart of the daemon.
+        let name = format!("{PREFIX}{}", since.unwrap_or_default().as_millis());
+        let output = format!("append:{}", log.display());
+        let mut run = Command::new("systemd-run");
+        run.args(["--quiet", "--collect", "--service-type=exec"])
+            .arg(format!("--unit={name}"))
+            .arg("--description=swarmlet balancer (ingress mesh)")
+            .arg(format!("--property=StandardOutput={output}"))
+            .arg(format!("--property=StandardError={output}"));
+        if let Ok(level) = std::env::var("SWARMLET_LOG") {
+            run.arg(format!("--setenv=SWARMLET_LOG={level}"));
+        }
+        run.arg("--").args(command);
+        let said = answer(run).await.context("cannot run systemd-run")?;
+        if !said.status.success() {
+            let text = String::from_utf8_lossy(&said.stderr);
+            bail!("`systemd-run` failed ({}): {}", said.status, text.trim());
+        }
+        Ok(Self {
+            name,
+            looked: Instant::now(),
+        })
+    }
+
+    /// Whether it runs no more; as it was a moment ago, for a look is expensive.
+    ///
+    /// # Errors
+    /// systemd does not answer.
+    pub(super) async fn has_ended(&mut self) -> Result<bool> {
+        if self.looked.elapsed() < LOOK {
+            return Ok(false);
+        }
+        let active = self.systemctl(&["is-active", "--quiet"]).await?;
+        self.looked = Instant::now();
+        Ok(!active.status.success())
+    }
+
+    /// # Errors
+    /// systemd does not answer.
+    pub(super) async fn kill(&self) -> Result<()> {
+        // One that has ended meanwhile is what is wanted.
+        self.systemctl(&["kill", "--signal=KILL"]).await.map(drop)
+    }
+
+    async fn systemctl(&self, words: &[&str]) -> Result<Output> {
+        let mut command = Command::new("systemctl");
+        command.args(words).arg(&self.name);
+        answer(command).await.context("cannot run systemctl")
+    }
+}
+
+async fn answer(mut command: Command) -> Result<Output> {
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(DEADLINE, command.output()).await;
+    Ok(output.with_context(|| format!("systemd does not answer within {DEADLINE:?}"))??)
+}
