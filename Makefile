@@ -9,7 +9,7 @@ BINARY := $(TARGET_DIR)/$(TRIPLE)/debug/swarmlet
 # A file each; what they run is run on their seeds by `make test-fast`, too.
 FUZZ_TARGETS = $(basename $(notdir $(wildcard lb/fuzz/targets/*.rs)))
 
-.PHONY: help build deb cargo-deb demo check fuzz test test-fast test-hosts faults-doc static deny \
+.PHONY: help build deb cargo-deb demo check advisories fuzz test test-fast test-hosts faults-doc static deny \
 	bench bench-core bench-lb bench-node bench-cluster bench-binaries
 
 help: ## Lists the targets.
@@ -44,6 +44,10 @@ deny:
 	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
 	$(CARGO) fetch --locked
 	$(CARGO) deny --offline check licenses bans sources
+
+advisories: ## Known flaws of what is built in (fetches RustSec's list, so it is not a part of check).
+	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked
+	$(CARGO) deny check advisories
 
 test: test-fast static test-hosts ## Every test, those on hosts with real engines included (as root).
 
