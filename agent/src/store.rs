@@ -1,8 +1,9 @@
 //! What an agent keeps on disk, so that a node without any manager goes on as it was.
 //!
-//! Five small files, each replaced whole. A file that cannot be read is set aside and the
-//! node starts without it: a manager sends everything again, and until then containers are
-//! adopted and left alone.
+//! Five small files, each replaced whole, each with the digest of its contents before them: a bit
+//! that flipped could make another image or another port of what was kept. A file that is not as
+//! it was written is set aside and the node starts without it: a manager sends everything again,
+//! and until then containers are adopted and left alone.
 
 use std::fs;
 use std::io::{self, Write};
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prost::Message;
+use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use swarmlet_core::endpoints::Table;
 use swarmlet_core::model::{PortMode, Protocol, Task, TaskId, TaskPort, Timestamp};
 use swarmlet_proto::v1;
@@ -174,10 +176,14 @@ impl Store {
                 return None;
             }
         };
-        match decode(&bytes) {
+        match contents(&bytes).and_then(decode) {
             Ok(value) => Some(value),
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "a kept file is damaged and is set aside");
+                tracing::warn!(
+                    path = %path.display(),
+                    %error,
+                    "a kept file is damaged and is set aside; a manager sends what was in it again"
+                );
                 if let Err(error) = fs::rename(&path, path.with_extension("damaged")) {
                     tracing::warn!(path = %path.display(), %error, "it could not be set aside");
                 }
@@ -193,12 +199,27 @@ impl Store {
     ) -> Result<(), StoreError> {
         let path = self.dir.join(name);
         let target = path.clone();
-        let written = tokio::task::spawn_blocking(move || replace(&target, &encode())).await;
+        let written = tokio::task::spawn_blocking(move || {
+            let contents = encode();
+            let digest = digest(&SHA256, &contents);
+            replace(&target, &[digest.as_ref(), &contents].concat())
+        })
+        .await;
         let result = match written {
             Ok(result) => result,
             Err(error) => Err(io::Error::other(error)),
         };
         result.map_err(|source| StoreError { path, source })
+    }
+}
+
+/// What is in a file, once it is known to be what was written.
+fn contents(bytes: &[u8]) -> Result<&[u8], String> {
+    let cut = || format!("it is cut off after {} bytes", bytes.len());
+    let (sum, contents) = bytes.split_at_checked(SHA256_OUTPUT_LEN).ok_or_else(cut)?;
+    match digest(&SHA256, contents).as_ref() == sum {
+        true => Ok(contents),
+        false => Err("its contents do not match their digest".to_owned()),
     }
 }
 

@@ -124,8 +124,10 @@ async fn a_damaged_file_is_set_aside_and_the_others_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
     store.save_table(Arc::new(table())).await.unwrap();
-    for damage in [&b"\xff\xff\xff"[..], b"\x1a\x03\x0a\x01x"] {
-        fs::write(dir.path().join(ASSIGNMENTS), damage).unwrap();
+    let unknown = b"\x1a\x03\x0a\x01x";
+    let sealed = [digest(&SHA256, unknown).as_ref(), unknown].concat();
+    for damage in [b"\xff\xff\xff".to_vec(), unknown.to_vec(), sealed] {
+        fs::write(dir.path().join(ASSIGNMENTS), &damage).unwrap();
         let kept = store.load();
         assert_eq!((kept.tasks, kept.table), (Vec::new(), Some(table())));
         assert_eq!(
@@ -134,6 +136,52 @@ async fn a_damaged_file_is_set_aside_and_the_others_are_read() {
         );
         assert!(!dir.path().join(ASSIGNMENTS).exists());
     }
+}
+
+#[tokio::test]
+async fn no_flipped_byte_and_no_cut_is_taken_for_what_was_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let task = fake::task(1, |task| task.status.state = TaskState::Running);
+    let managers = vec!["10.0.0.1:2377".parse().unwrap()];
+    store.save_tasks(vec![task]).await.unwrap();
+    store.save_table(Arc::new(table())).await.unwrap();
+    store.save_managers(managers).await.unwrap();
+    store.save_incarnation(16).await.unwrap();
+    store.save_ports(ports()).await.unwrap();
+    let nothing = Store::open(&dir.path().join("empty")).unwrap().load();
+    let nothing = format!("{nothing:?}");
+
+    let files = [ASSIGNMENTS, TABLE, MANAGERS, INCARNATION, PORTS];
+    let whole: Vec<_> = files
+        .map(|name| fs::read(dir.path().join(name)).unwrap())
+        .into();
+    let longest = whole.iter().map(Vec::len).max().unwrap();
+    // A change of each file at a time: the five are read independently of one another.
+    let damage = |change: &dyn Fn(&mut Vec<u8>), what: String| {
+        for (name, bytes) in files.iter().zip(&whole) {
+            let mut damaged = bytes.clone();
+            change(&mut damaged);
+            fs::write(dir.path().join(name), damaged).unwrap();
+        }
+        assert_eq!(format!("{:?}", store.load()), nothing, "{what}");
+        for name in files {
+            assert!(!dir.path().join(name).exists(), "{what}: {name}");
+        }
+    };
+    for at in 0..longest {
+        let flip = |bytes: &mut Vec<u8>| {
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << (at % 8);
+        };
+        damage(&flip, format!("a flipped bit in byte {at}"));
+        let cut = |bytes: &mut Vec<u8>| bytes.truncate(at % bytes.len());
+        damage(&cut, format!("cut off after {at} bytes"));
+    }
+    for (name, bytes) in files.iter().zip(&whole) {
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    assert_eq!(store.load().incarnation, 16);
 }
 
 #[test]

@@ -14,11 +14,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ring::digest::{SHA256, digest};
 use swarmlet_core::state::State;
 use tokio::sync::watch;
 
 use super::durable;
 use super::error::RaftError;
+
+/// So much of a digest tells every change by accident.
+const SUM_BYTES: usize = 8;
 
 /// A later incarnation that this manager is not part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,11 +69,12 @@ impl Lineage {
         state: watch::Receiver<Arc<State>>,
     ) -> Result<Self, RaftError> {
         let path = dir.join("superseded");
-        let heard = match fs::read_to_string(&path) {
-            Ok(text) => Some(
-                parse(&text)
-                    .ok_or_else(|| RaftError::damaged(&path, format!("it says {text:?}")))?,
-            ),
+        let heard = match fs::read(&path) {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes);
+                let said = parse(&text);
+                Some(said.ok_or_else(|| RaftError::damaged(&path, format!("it says {text:?}")))?)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(RaftError::file("read", &path, &error)),
         };
@@ -104,7 +109,7 @@ impl Lineage {
             return;
         }
         let superseded = Superseded { incarnation, by };
-        let text = format!("{incarnation} {by}\n");
+        let text = encode(superseded);
         // A restart would ask the others again, and hear the same.
         if let Err(error) = durable::replace(&self.path, &[text.as_bytes()]) {
             tracing::error!(path = %self.path.display(), %error, "it cannot be kept that this manager was left behind");
@@ -131,12 +136,23 @@ impl Lineage {
     }
 }
 
+/// One line for people to read, with the digest of what it says: a digit that was changed would
+/// be another incarnation.
+fn encode(superseded: Superseded) -> String {
+    let said = format!("{} {}", superseded.incarnation, superseded.by);
+    let digest = digest(&SHA256, said.as_bytes());
+    let sum = digest.as_ref().iter().take(SUM_BYTES);
+    let sum: String = sum.map(|byte| format!("{byte:02x}")).collect();
+    format!("{said} {sum}\n")
+}
+
 fn parse(text: &str) -> Option<Superseded> {
-    let (incarnation, by) = text.trim_end().split_once(' ')?;
-    Some(Superseded {
-        incarnation: incarnation.parse().ok()?,
-        by: by.parse().ok()?,
-    })
+    let mut words = text.split_whitespace();
+    let superseded = Superseded {
+        incarnation: words.next()?.parse().ok()?,
+        by: words.next()?.parse().ok()?,
+    };
+    (encode(superseded) == text).then_some(superseded)
 }
 
 #[cfg(test)]
@@ -173,10 +189,27 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_makes_no_sense_is_refused() {
+    fn a_file_with_a_flipped_bit_or_a_cut_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("superseded"), "yes").unwrap();
-        let refused = open(dir.path(), 0).unwrap_err();
-        assert!(matches!(refused, RaftError::Damaged { .. }), "{refused}");
+        let path = dir.path().join("superseded");
+        let refused = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            let refused = open(dir.path(), 0).unwrap_err();
+            assert!(matches!(refused, RaftError::Damaged { .. }), "{refused}");
+            let text = refused.to_string();
+            assert!(text.contains(path.to_str().unwrap()), "{text}");
+        };
+        refused(b"yes");
+        fs::remove_file(&path).unwrap();
+        open(dir.path(), 5).unwrap().heard(16, by());
+        let written = fs::read(&path).unwrap();
+        for at in 0..written.len() {
+            refused(&written[..at]);
+            for bit in 0..8 {
+                let mut damaged = written.clone();
+                damaged[at] ^= 1 << bit;
+                refused(&damaged);
+            }
+        }
     }
 }

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError};
-use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Builder, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition,
+};
 use serde::{Deserialize, Serialize};
 
 use super::durable;
@@ -136,10 +138,19 @@ impl LogStore {
     /// [`RaftError::Damaged`] where it is not what was acknowledged, [`RaftError::Locked`]
     /// where another process has it open.
     pub(crate) fn open(dir: &Path, sealer: &Arc<Sealer>, raft_id: u64) -> Result<Self, RaftError> {
+        Self::read(open_database(&Self::path(dir))?, dir, sealer, raft_id)
+    }
+
+    /// Reads all of the log of `dir` once, on whatever it is stored.
+    fn read(
+        database: Database,
+        dir: &Path,
+        sealer: &Arc<Sealer>,
+        raft_id: u64,
+    ) -> Result<Self, RaftError> {
         let path = Self::path(dir);
-        let database = Arc::new(open_database(&path)?);
         let reader = LogReader {
-            database,
+            database: Arc::new(database),
             sealer: Arc::clone(sealer),
         };
         let mut head = reader
@@ -439,15 +450,20 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 }
 
-/// Opens the file with every page checked, and waits a little for a predecessor to leave it.
+/// Opens with every page checked.
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder
+        .set_cache_size(CACHE_BYTES)
+        .set_check_integrity_on_open(true);
+    builder
+}
+
+/// Opens the file, and waits a little for a predecessor to leave it.
 fn open_database(path: &Path) -> Result<Database, RaftError> {
     let began = Instant::now();
     loop {
-        let opened = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .set_check_integrity_on_open(true)
-            .open(path);
-        match opened {
+        match builder().open(path) {
             Ok(database) => return Ok(database),
             Err(DatabaseError::DatabaseAlreadyOpen) if began.elapsed() < LOCK_PATIENCE => {
                 std::thread::sleep(Duration::from_millis(20));
@@ -457,8 +473,19 @@ fn open_database(path: &Path) -> Result<Database, RaftError> {
                     path: path.to_owned(),
                 });
             }
-            Err(error) => return Err(RaftError::damaged(path, error)),
+            Err(error) => return Err(unopened(path, error)),
         }
+    }
+}
+
+/// What the system refuses, a full disk for one, is no damage. What has a number of the system is
+/// its refusal; the store's own errors, such as a file that is too short, have none.
+fn unopened(path: &Path, error: DatabaseError) -> RaftError {
+    match error {
+        DatabaseError::Storage(redb::StorageError::Io(error)) if error.raw_os_error().is_some() => {
+            RaftError::file("open", path, &error)
+        }
+        error => RaftError::damaged(path, error),
     }
 }
 
@@ -531,3 +558,6 @@ fn read_failed(error: LogError) -> StorageError {
 fn write_failed(error: LogError) -> StorageError {
     StorageIOError::write_logs(AnyError::error(error)).into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,3 +111,58 @@ impl SnapshotStore {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use openraft::{CommittedLeaderId, Membership, StoredMembership};
+
+    use super::*;
+    use crate::raft::types::Peer;
+
+    #[test]
+    fn no_flipped_bit_and_no_cut_is_taken_for_a_snapshot() {
+        let dir = tempfile::tempdir().unwrap();
+        let sealer = Arc::new(Sealer::create(&dir.path().join("key")).unwrap());
+        let (store, none) = SnapshotStore::open(dir.path(), &sealer).unwrap();
+        assert!(none.is_none());
+        let last = LogId::new(CommittedLeaderId::new(2, 1), 300);
+        let members = Membership::new(vec![[1].into()], BTreeMap::from([(1, Peer::default())]));
+        let meta = SnapshotMeta {
+            last_log_id: Some(last),
+            last_membership: StoredMembership::new(Some(last), members),
+            snapshot_id: last.to_string(),
+        };
+        store.save(&meta, b"everything that was agreed on").unwrap();
+
+        let path = SnapshotStore::path(dir.path());
+        let written = fs::read(&path).unwrap();
+        let refused = |bytes: &[u8], what: String| {
+            fs::write(&path, bytes).unwrap();
+            let error = store.load().expect_err(&what);
+            assert!(
+                matches!(error, RaftError::Damaged { .. }),
+                "{what}: {error}"
+            );
+            let text = error.to_string();
+            assert!(text.contains(path.to_str().unwrap()), "{what}: {text}");
+            assert!(
+                text.contains("restore the data directory"),
+                "{what}: {text}"
+            );
+        };
+        for at in 0..written.len() {
+            refused(&written[..at], format!("cut off after {at} bytes"));
+            for bit in 0..8 {
+                let mut damaged = written.clone();
+                damaged[at] ^= 1 << bit;
+                refused(&damaged, format!("bit {bit} of byte {at}"));
+            }
+        }
+        fs::write(&path, &written).unwrap();
+        let stored = store.load().unwrap().unwrap();
+        assert_eq!(stored.state, b"everything that was agreed on");
+        assert_eq!(stored.meta, meta);
+    }
+}
