@@ -261,7 +261,7 @@ impl Raft {
         if self.office() == Office::Isolated {
             return Err(ProposeError::NoQuorum);
         }
-        self.inner.space.check()?;
+        self.inner.space.for_proposal().await?;
         self.inner.batcher.propose(commands).await
     }
 
@@ -381,6 +381,7 @@ impl Raft {
             self.inner.consensus.clone(),
             self.inner.voter.clone(),
             Arc::clone(&self.inner.lineage),
+            Arc::clone(&self.inner.space),
         );
         RaftServer::new(service)
             .max_decoding_message_size(server::MESSAGE_LIMIT_BYTES)

@@ -6,19 +6,24 @@
 use std::sync::Arc;
 
 use openraft::error::RaftError;
+use openraft::raft::AppendEntriesRequest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use swarmlet_proto::{expelled, v1};
 use tonic::{Request, Response, Status};
 
 use super::election::Voter;
+use super::error::ProposeError;
 use super::lineage::Lineage;
-use super::types::Consensus;
+use super::space::Space;
+use super::types::{Consensus, TypeConfig};
 use super::wire::{self, Ends, WireError};
 
 /// The largest message: a chunk of a snapshot or 4 MiB of entries, with room for one entry of
 /// the largest size and the encoding around it.
 pub(crate) const MESSAGE_LIMIT_BYTES: usize = 16 << 20;
+
+type Append = AppendEntriesRequest<TypeConfig>;
 
 /// Hands messages to the consensus library.
 #[derive(Clone)]
@@ -27,15 +32,39 @@ pub struct RaftService {
     raft: Consensus,
     voter: Voter,
     lineage: Arc<Lineage>,
+    space: Arc<Space>,
 }
 
 impl RaftService {
-    pub(crate) fn new(raft_id: u64, raft: Consensus, voter: Voter, lineage: Arc<Lineage>) -> Self {
+    pub(crate) fn new(
+        raft_id: u64,
+        raft: Consensus,
+        voter: Voter,
+        lineage: Arc<Lineage>,
+        space: Arc<Space>,
+    ) -> Self {
         Self {
             raft_id,
             raft,
             voter,
             lineage,
+            space,
+        }
+    }
+
+    /// Takes from an append what a full disk has room for: that there is a leader.
+    ///
+    /// The refusal has the leader pause, and send the entries again until there is room; it counts
+    /// this manager as one that does not answer meanwhile, since it adds nothing to a quorum.
+    async fn follow_only(&self, message: Append, full: &ProposeError) -> Status {
+        let heard = Append {
+            leader_commit: message.leader_commit.min(message.prev_log_id),
+            entries: Vec::new(),
+            ..message
+        };
+        match self.raft.append_entries(heard).await {
+            Ok(_) => Status::resource_exhausted(full.to_string()),
+            Err(error) => Status::internal(error.to_string()),
         }
     }
 
@@ -81,7 +110,12 @@ impl v1::raft_server::Raft for RaftService {
         &self,
         request: Request<v1::RaftMessage>,
     ) -> Result<Response<v1::RaftMessage>, Status> {
-        let message = self.decode(request)?;
+        let message: Append = self.decode(request)?;
+        if !message.entries.is_empty()
+            && let Err(full) = self.space.for_replication().await
+        {
+            return Err(self.follow_only(message, &full).await);
+        }
         self.encode(&self.raft.append_entries(message).await)
     }
 
@@ -107,6 +141,9 @@ impl v1::raft_server::Raft for RaftService {
         request: Request<v1::RaftMessage>,
     ) -> Result<Response<v1::RaftMessage>, Status> {
         let chunk: wire::Chunk = self.decode(request)?;
+        if let Err(full) = self.space.for_replication().await {
+            return Err(Status::resource_exhausted(full.to_string()));
+        }
         self.encode(&self.raft.install_snapshot(chunk.into()).await)
     }
 }

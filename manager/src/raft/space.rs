@@ -3,6 +3,11 @@
 //! A write that fails ends the replica, and so a full disk would end the leaders one after
 //! the other. Proposals are refused while there is still room for what is under way, for the
 //! next snapshot and for whoever cleans up; they go on by themselves once there is room again.
+//! A follower whose disk is full takes no entries, but goes on to follow: the others are
+//! enough to agree on them, and send them again.
+//!
+//! Each write is preceded by a look of its own: another program may fill a disk within
+//! milliseconds. The regular looks are for the log of a manager that nobody writes to.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,12 +22,18 @@ use super::error::ProposeError;
 /// Bytes that stay free: dozens of the largest entries, a snapshot of a large cluster and the
 /// store's own growth.
 const FLOOR_BYTES: u64 = 64 << 20;
-/// At 60 MB a second, a fast writer beside us would use up the floor between two looks.
+/// The same for what a leader sends. It is less, because a leader with a disk of the same size
+/// then stops before its followers do, and tells the user.
+const FOLLOWERS_FLOOR_BYTES: u64 = FLOOR_BYTES / 2;
+/// Between two regular looks.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// A disk that takes longer to say how full it is hangs, and then writes find out themselves.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// What is left on the disk of the log.
 #[derive(Debug)]
 pub(crate) struct Space {
+    dir: PathBuf,
     free: AtomicU64,
 }
 
@@ -30,22 +41,46 @@ impl Space {
     /// Starts to look at the disk of `dir`, until `stop`.
     pub(crate) fn watch(dir: PathBuf, stop: CancellationToken) -> Arc<Self> {
         let space = Arc::new(Self {
+            dir,
             free: AtomicU64::new(u64::MAX),
         });
-        tokio::spawn(look(Arc::clone(&space), dir, stop));
+        tokio::spawn(regular_looks(Arc::clone(&space), stop));
         space
     }
 
-    /// Refuses while there is too little.
-    pub(crate) fn check(&self) -> Result<(), ProposeError> {
+    /// Refuses a proposal while there is too little.
+    pub(crate) async fn for_proposal(&self) -> Result<(), ProposeError> {
+        self.look().await;
+        self.check(FLOOR_BYTES)
+    }
+
+    /// Refuses what a leader sends while there is too little.
+    pub(crate) async fn for_replication(&self) -> Result<(), ProposeError> {
+        self.look().await;
+        self.check(FOLLOWERS_FLOOR_BYTES)
+    }
+
+    fn check(&self, floor: u64) -> Result<(), ProposeError> {
         let free = self.free.load(Ordering::Relaxed);
-        if free >= FLOOR_BYTES {
+        if free >= floor {
             return Ok(());
         }
         Err(ProposeError::NoSpace {
             free_mib: free >> 20,
-            floor_mib: FLOOR_BYTES >> 20,
+            floor_mib: floor >> 20,
         })
+    }
+
+    async fn look(&self) {
+        let dir = self.dir.clone();
+        // A disk that hangs must not hold up anything else.
+        let found = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&dir));
+        match tokio::time::timeout(PATIENCE, found).await {
+            Ok(Ok(Ok(found))) => self.note(found.f_bavail.saturating_mul(found.f_frsize)),
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "cannot tell the free disk space"),
+            Ok(Err(error)) => tracing::debug!(%error, "the free disk space was not looked at"),
+            Err(_) => tracing::warn!("the disk does not say how much space is left on it"),
+        }
     }
 
     fn note(&self, free: u64) {
@@ -58,21 +93,13 @@ impl Space {
     }
 }
 
-async fn look(space: Arc<Space>, dir: PathBuf, stop: CancellationToken) {
+async fn regular_looks(space: Arc<Space>, stop: CancellationToken) {
     let mut clock = tokio::time::interval(INTERVAL);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = clock.tick() => {}
-        }
-        let at = dir.clone();
-        // A disk that hangs must not hold up anything else.
-        let found = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&at)).await;
-        match found {
-            Ok(Ok(found)) => space.note(found.f_bavail.saturating_mul(found.f_frsize)),
-            Ok(Err(error)) => tracing::warn!(%error, "cannot tell the free disk space"),
-            Err(_) => return,
+            _ = clock.tick() => space.look().await,
         }
     }
 }
@@ -101,7 +128,7 @@ mod tests {
             (FLOOR_BYTES, None),
         ] {
             space.note(free);
-            let refused = space.check().err().map(|error| match error {
+            let refused = space.check(FLOOR_BYTES).err().map(|error| match error {
                 ProposeError::NoSpace {
                     free_mib,
                     floor_mib,
