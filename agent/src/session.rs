@@ -19,6 +19,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use swarmlet_core::diagnosis::Peer;
 use swarmlet_core::endpoints::Table;
 use swarmlet_core::model::{InvalidId, NodeDescription, NodeProblem, NodeSpec, Role, Task, TaskId};
+use swarmlet_proto::ANSWER_LIMIT_BYTES;
 use swarmlet_proto::convert::Malformed;
 use swarmlet_proto::transport::{IdentityStore, channel};
 use swarmlet_proto::v1;
@@ -220,7 +221,8 @@ impl Session {
             description: Some(v1::NodeDescription::from(description)),
         }))
         .await?;
-        let mut client = DispatcherClient::new(channel);
+        let mut client =
+            DispatcherClient::new(channel).max_decoding_message_size(ANSWER_LIMIT_BYTES);
         let answer = async {
             let mut inbound = client
                 .session(ReceiverStream::new(outbound))

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use swarmlet_core::model::{Node, NodeId, Service, Task};
+use swarmlet_proto::ANSWER_LIMIT_BYTES;
 use swarmlet_proto::v1;
 use swarmlet_proto::v1::control_client::ControlClient;
 use swarmlet_proto::v1::local_balancer_client::LocalBalancerClient;
@@ -111,7 +112,7 @@ impl Client {
 
     /// What the cluster does.
     pub(crate) fn control(&self) -> ControlClient<Channel> {
-        ControlClient::new(self.channel.clone())
+        ControlClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_LIMIT_BYTES)
     }
 
     /// What containers have written.

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State as Injected};
-use axum::http::{HeaderValue, request};
+use axum::http::HeaderValue;
+use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use swarmlet_proto::transport::Caller;
 
 use crate::dialer::Dialer;
 use crate::raft::{Leadership, Raft};
+use crate::request;
 use crate::status::{NO_LEADER, NOT_LEADER_KEY};
 
 /// Marks a forwarded request; it is answered or refused, never forwarded again.
@@ -67,9 +69,6 @@ const VOTER_WAIT: Duration = Duration::from_secs(120);
 
 /// Pause before a manager that is not the leader any more is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-
-/// The largest request that is passed on; tonic's own limit for a message.
-const MAX_REQUEST_BYTES: usize = 4 << 20;
 
 /// Services that only the leader answers.
 const LEADER_ONLY: [&str; 4] = [
@@ -148,12 +147,9 @@ pub(crate) async fn forward(
     let (parts, body) = request.into_parts();
     // All of these calls are unary, so the whole body can be kept and sent again where a
     // manager answers that it is not the leader any more.
-    match axum::body::to_bytes(body, MAX_REQUEST_BYTES).await {
+    match request::read(&parts, body).await {
         Ok(body) => forwarder.answer(parts, body, next).await,
-        Err(_) => Status::out_of_range(format!(
-            "the request is too large: at most {MAX_REQUEST_BYTES} bytes"
-        ))
-        .into_http(),
+        Err(refused) => refused.into_http(),
     }
 }
 
@@ -163,7 +159,7 @@ impl Forwarder {
     }
 
     /// Has the leader answer, or this replica where there is none and that will do.
-    async fn answer(&self, parts: request::Parts, body: Bytes, next: Next) -> Response {
+    async fn answer(&self, parts: Parts, body: Bytes, next: Next) -> Response {
         if let Some(response) = self.ask_leader(&parts, &body, &next).await {
             return response;
         }
@@ -180,12 +176,7 @@ impl Forwarder {
     }
 
     /// Asks whoever leads until one who does answers; `None` where nobody does.
-    async fn ask_leader(
-        &self,
-        parts: &request::Parts,
-        body: &Bytes,
-        next: &Next,
-    ) -> Option<Response> {
+    async fn ask_leader(&self, parts: &Parts, body: &Bytes, next: &Next) -> Option<Response> {
         let wait = if self.leaderless.load(Ordering::Relaxed) {
             LEADERLESS_WAIT
         } else {

@@ -11,8 +11,8 @@
 //! - `control`, what the command line asks;
 //! - `logs`, what containers have written, brought together from the agents;
 //! - `peer`, what managers tell each other;
-//! - `access`, who may call what, and `forward`, which sends calls on to the leader. Both lie
-//!   in front of all services.
+//! - `access`, who may call what, and `forward`, which sends calls on to the leader once `request`
+//!   has read them. They lie in front of all services.
 //!
 //! Start reading at [`Manager`] (`manager.rs`), then `access.rs`, then `leader/mod.rs`.
 //!
@@ -39,6 +39,7 @@ mod propose;
 pub mod raft;
 mod random;
 mod recovery;
+mod request;
 mod revocation;
 mod roles;
 mod status;

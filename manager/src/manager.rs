@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use swarmlet_core::state::State;
+use swarmlet_proto::REQUEST_LIMIT_BYTES;
 use swarmlet_proto::transport::IdentityStore;
 use swarmlet_proto::v1::ca_server::CaServer;
 use swarmlet_proto::v1::control_server::ControlServer;
@@ -34,6 +35,7 @@ use crate::leader::memory::Memory;
 use crate::logs::{LogsService, MAX_MESSAGE_BYTES};
 use crate::peer::PeerService;
 use crate::raft::{Raft, RaftConfig};
+use crate::request::CA_LIMIT_BYTES;
 use crate::{revocation, roles};
 
 /// The largest report of another manager in bytes: it holds those of many nodes.
@@ -191,8 +193,11 @@ impl Manager {
             .add_service(self.peer_server())
             .add_service(DispatcherServer::new(dispatcher))
             .add_service(self.logs_server())
-            .add_service(CaServer::new(CaService::new(inner.raft.clone())))
-            .add_service(ControlServer::new(ControlService::new(inner.raft.clone())));
+            .add_service(
+                CaServer::new(CaService::new(inner.raft.clone()))
+                    .max_decoding_message_size(CA_LIMIT_BYTES),
+            )
+            .add_service(self.control_server());
         // The layer that is added last sees a request first.
         routes
             .into_axum_router()
@@ -204,8 +209,7 @@ impl Manager {
     /// The services of the machine's own socket, where file permissions say who may call.
     #[must_use]
     pub fn local_routes(&self) -> Routes {
-        let control = ControlServer::new(ControlService::new(self.inner.raft.clone()));
-        Routes::new(control)
+        Routes::new(self.control_server())
             .add_service(self.logs_server())
             .into_axum_router()
             .layer(from_fn_with_state(self.forwarder(), forward::forward))
@@ -262,6 +266,12 @@ impl Manager {
             intake: self.inner.intake.clone(),
         };
         PeerServer::new(service).max_decoding_message_size(MAX_REPORT_BYTES)
+    }
+
+    /// What the command line asks; the same one on the port and on the socket.
+    fn control_server(&self) -> ControlServer<ControlService> {
+        ControlServer::new(ControlService::new(self.inner.raft.clone()))
+            .max_decoding_message_size(REQUEST_LIMIT_BYTES)
     }
 
     /// The service that brings logs together; the same one on the port and on the socket.

@@ -19,3 +19,13 @@ pub mod transport;
 pub mod v1;
 
 pub use convert::{decode_proposal, decode_snapshot, encode_proposal, encode_snapshot};
+
+/// The largest request that managers take from users and nodes, in bytes: the specification of a
+/// service is the largest thing in one. It is far below what a log entry may have, so that whatever
+/// is taken can be written down.
+pub const REQUEST_LIMIT_BYTES: usize = 1 << 20;
+
+/// The largest message that users and nodes take from managers, whom they trust: all tasks of a
+/// large cluster, or all of a node, each with its specification. Without a limit a manager that has
+/// gone mad would take the memory of every node.
+pub const ANSWER_LIMIT_BYTES: usize = 256 << 20;

@@ -33,7 +33,9 @@ pub(super) fn routes(daemon: Arc<Daemon>) -> Routes {
     let balancer = LocalBalancerService {
         views: views.clone(),
     };
-    Routes::new(LocalServer::new(LocalService { daemon }))
+    let local = LocalServer::new(LocalService { daemon })
+        .max_decoding_message_size(swarmlet_proto::REQUEST_LIMIT_BYTES);
+    Routes::new(local)
         .add_service(LocalBalancerServer::new(balancer))
         .into_axum_router()
         .route(

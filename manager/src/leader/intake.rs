@@ -9,11 +9,8 @@ use swarmlet_core::state::State;
 
 use super::memory::Memory;
 use crate::news::{Batch, NodeNews};
+use crate::propose;
 use crate::raft::{ProposeError, Raft};
-
-/// Commands of one proposal at most: an entry of a thousand statuses of a few hundred bytes
-/// stays far below the megabyte that an entry may have.
-const MAX_COMMANDS: usize = 256;
 
 /// The leader's ear.
 #[derive(Clone)]
@@ -39,15 +36,13 @@ impl Intake {
         for (node, news) in batch {
             commands_of(&state, node, news, &mut commands);
         }
-        while !commands.is_empty() {
-            let rest = commands.split_off(commands.len().min(MAX_COMMANDS));
-            let committed = self.raft.propose(commands).await?;
-            for refused in committed.results.iter().filter_map(|r| r.as_ref().err()) {
+        propose::in_order(&self.raft, commands, |_, result| {
+            if let Err(reason) = result {
                 // The task or the node went away in the meantime, or a later status is known.
-                tracing::debug!(reason = %refused, "report not taken");
+                tracing::debug!(%reason, "report not taken");
             }
-            commands = rest;
-        }
+        })
+        .await?;
         // A node that introduces itself counts as heard only now. Were it ready before its
         // description is in the state, a task might be placed by what was guessed of it.
         let introduced = batch.iter().filter(|(_, news)| news.description.is_some());

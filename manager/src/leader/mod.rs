@@ -29,11 +29,8 @@ use swarmlet_core::{
 };
 
 use crate::raft::{ProposeError, Raft};
-use crate::{clock, random};
+use crate::{clock, propose, random};
 use memory::Memory;
-
-/// Commands of one proposal at most, so that no entry comes near the size limit of an entry.
-const MAX_COMMANDS: usize = 256;
 
 /// A round at least this often: heartbeats that stay away wake nobody.
 const MAX_WAIT: Duration = Duration::from_millis(250);
@@ -143,18 +140,14 @@ fn until_next(state: &State, now: Timestamp) -> Duration {
 async fn propose(
     raft: &Raft,
     state: &State,
-    mut commands: Vec<Command>,
+    commands: Vec<Command>,
 ) -> Result<usize, ProposeError> {
     let mut taken = 0;
-    while !commands.is_empty() {
-        let rest = commands.split_off(commands.len().min(MAX_COMMANDS));
-        let committed = raft.propose(commands.clone()).await?;
-        for (command, result) in commands.iter().zip(&committed.results) {
-            taken += usize::from(result.is_ok());
-            log(state, command, result.as_ref().err());
-        }
-        commands = rest;
-    }
+    propose::in_order(raft, commands, |command, result| {
+        taken += usize::from(result.is_ok());
+        log(state, command, result.err());
+    })
+    .await?;
     Ok(taken)
 }
 

@@ -171,7 +171,8 @@ async fn session(
         }),
     });
     send(hello).await.unwrap();
-    let mut client = DispatcherClient::new(channel(identity, address));
+    let mut client = DispatcherClient::new(channel(identity, address))
+        .max_decoding_message_size(swarmlet_proto::ANSWER_LIMIT_BYTES);
     let mut inbound = client
         .session(ReceiverStream::new(outbound))
         .await?

@@ -123,6 +123,7 @@ impl Node {
 
     pub(crate) fn control(&self) -> Control {
         ControlClient::new(self.manager.local_routes())
+            .max_decoding_message_size(swarmlet_proto::ANSWER_LIMIT_BYTES)
     }
 
     pub(crate) async fn token(&self, role: Role) -> JoinToken {
