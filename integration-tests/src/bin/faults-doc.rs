@@ -16,7 +16,7 @@ use serde_json::Value;
 use swarmlet_integration_tests::measured::{self, Figure};
 
 /// Modules of the tests, in the order of the page, and what they are about.
-const SECTIONS: [(&str, &str); 22] = [
+const SECTIONS: [(&str, &str); 23] = [
     ("leader", "The leader is killed"),
     ("daemon", "Daemons are killed or paused"),
     ("paused", "The leader is paused"),
@@ -28,6 +28,7 @@ const SECTIONS: [(&str, &str); 22] = [
     ("headless", "All managers are gone, and more fails"),
     ("quorum", "Managers lose their majority"),
     ("writes", "Managers are killed while they write"),
+    ("disks", "Disks are full, or fail"),
     ("networks", "Networks are cut"),
     ("loss", "Networks lose packets"),
     ("workers", "Workers are cut off"),

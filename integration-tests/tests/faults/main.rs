@@ -15,6 +15,7 @@ mod balancer;
 mod closed_port;
 mod containers;
 mod daemon;
+mod disks;
 mod engine;
 mod explained;
 mod headless;
