@@ -16,6 +16,7 @@
 //! one that is replaced: StepAside; start the next, Inherit, SetTable; Retire the old
 //! ```
 
+mod aside;
 mod client;
 mod descriptors;
 mod keeper;
@@ -25,6 +26,7 @@ pub(crate) mod wire;
 #[cfg(not(any(test, fuzzing)))]
 mod wire;
 
+pub use aside::{aside, replaced};
 pub use client::{Client, ClientError, Events};
 pub use keeper::Keeper;
 pub use wire::Refusal;

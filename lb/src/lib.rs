@@ -30,6 +30,7 @@
 //! * `host`: asks the hosts of endpoints whether they are there;
 //! * [`control`]: the socket, its wire format, and the client the daemon uses;
 //! * [`settings`]: what can be changed of all this while it runs;
+//! * [`metrics`] and [`pages`]: the page for Prometheus, and who serves it;
 //! * [`run`]: how all of it starts and ends;
 //! * [`standalone`]: the same without a daemon, by a configuration file.
 //!
@@ -59,7 +60,9 @@ mod event;
 pub mod fuzzing;
 mod health;
 mod host;
+pub mod metrics;
 pub mod network;
+pub mod pages;
 mod port;
 mod probe;
 pub mod proxy;

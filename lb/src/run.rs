@@ -177,7 +177,7 @@ pub(crate) struct Running {
     pub(crate) balancer: balancer::Handle,
     shared: Arc<Shared>,
     crew: Arc<Crew>,
-    end: End,
+    pub(crate) end: End,
 }
 
 /// How the end is asked for, and by when.
@@ -212,7 +212,7 @@ impl End {
     }
 
     /// Waits until the end was asked for.
-    async fn asked(&self) {
+    pub(crate) async fn asked(&self) {
         let mut deadline = self.deadline.subscribe();
         // The sender is here.
         let _ = deadline.wait_for(Option::is_some).await;

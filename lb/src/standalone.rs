@@ -1,9 +1,8 @@
 //! The balancer by itself: a configuration file takes the place of the daemon.
 //!
 //! SIGHUP has the file read again. Its listeners and endpoints come into force
-//! as a table does, and its limits and access log with them, without touching a
-//! connection; a file with a flaw is refused
-//! with the line and the reason, and what was in force stays. SIGTERM drains and
+//! as a table does, and its limits, access log and page with them, without touching
+//! a connection; a file with a flaw is refused with the line and the reason, and what was in force stays. SIGTERM drains and
 //! ends, a second one ends at once.
 //!
 //! A second process replaces the first one, with another version of the program
@@ -12,16 +11,24 @@
 
 mod file;
 mod flaw;
+mod page;
+mod reload;
 mod takeover;
 
 use std::{
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
-use self::{file::File, takeover::Predecessor};
+use self::{
+    file::File,
+    page::{Page, Place, Taken},
+    reload::Reloading,
+    takeover::Predecessor,
+};
 use crate::{
     balancer::Handle,
     control::{ClientError, server::ControlSocket},
@@ -67,6 +74,16 @@ pub enum FileError {
         path: PathBuf,
         /// The access log.
         log: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The page for Prometheus cannot be at the address that it names.
+    #[error("{}: metrics = \"{address}\": cannot listen there", path.display())]
+    Page {
+        /// The file.
+        path: PathBuf,
+        /// Where the page was to be.
+        address: SocketAddr,
         /// What the system said.
         source: io::Error,
     },
@@ -119,6 +136,7 @@ pub enum Start {
 /// max_connections_per_source = 1000
 /// max_rate_per_source = 200
 /// access_log = { path = "/var/log/lb-access.log", format = "json" }
+/// metrics = "127.0.0.1:9900"    # a page for Prometheus; none if left out
 ///
 /// # This and the timeouts take effect at the start only.
 /// ingress = ["0.0.0.0", "::"]   # addresses to answer on
@@ -153,11 +171,16 @@ pub enum Start {
 pub async fn run(path: impl Into<PathBuf>, start: Start) -> Result<(), Error> {
     let path = path.into();
     let file = File::read(&path)?;
+    let refused = |taken| FileError::page(&path, taken);
+    let mut place = Place::take(file.metrics, start).await.map_err(refused)?;
     let predecessor = match (start, &file.fixed.control) {
         (Start::Alone, _) => None,
         (Start::TakeOver, Some(control)) => Predecessor::find(control).await?,
         (Start::TakeOver, None) => return Err(Error::NoControl(path)),
     };
+    if predecessor.is_none() {
+        place = place.or_never().await.map_err(refused)?;
+    }
     let config = file.config();
     let patience = config.drain_timeout;
     let listen = |kind| signal(kind).map_err(run::Error::Signals);
@@ -181,55 +204,13 @@ pub async fn run(path: impl Into<PathBuf>, start: Start) -> Result<(), Error> {
     if let Some(retiring) = retiring {
         retiring.retire(patience).await;
     }
+    let control = file.fixed.control.clone();
+    let page = Page::new(balancer.clone(), control, running.end.clone(), place);
+    let reloading = Reloading::new(path, file.fixed, balancer, page);
     tokio::select! {
         () = running.until_ended(socket, &mut terminate) => {}
-        () = reload(&balancer, &path, &file, &mut hangup) => {}
+        () = reloading.forever(&mut hangup) => {}
     }
-    Ok(())
-}
-
-/// Reads the file anew with every SIGHUP, for ever.
-async fn reload(balancer: &Handle, path: &Path, first: &File, hangup: &mut Signal) {
-    let mut version = 1;
-    while hangup.recv().await.is_some() {
-        version += 1;
-        match reload_once(balancer, path, first, version).await {
-            Ok(()) => tracing::info!(path = %path.display(), version, "configuration in force"),
-            Err(error) => {
-                let source = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::error!(
-                    %error,
-                    source,
-                    "configuration refused, the one before stays in force"
-                );
-            }
-        }
-    }
-    std::future::pending().await
-}
-
-async fn reload_once(
-    balancer: &Handle,
-    path: &Path,
-    first: &File,
-    version: u64,
-) -> Result<(), FileError> {
-    let file = File::read(path)?;
-    if file.fixed != first.fixed {
-        return Err(FileError::Restart {
-            path: path.to_owned(),
-        });
-    }
-    if let Some(log) = &file.settings.access_log {
-        log.check().map_err(|source| FileError::AccessLog {
-            path: path.to_owned(),
-            log: log.path.clone(),
-            source,
-        })?;
-    }
-    put_in_force(balancer, path, &file, version).await?;
-    // It needs none any more where it is ending.
-    let _ = balancer.configure(file.settings).await;
     Ok(())
 }
 
@@ -249,5 +230,16 @@ async fn put_in_force(
             path: path.to_owned(),
             reason: error.to_string(),
         }),
+    }
+}
+
+impl FileError {
+    /// The page cannot be where the file says.
+    fn page(path: &Path, taken: Taken) -> Self {
+        Self::Page {
+            path: path.to_owned(),
+            address: taken.address,
+            source: taken.source,
+        }
     }
 }

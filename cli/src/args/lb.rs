@@ -11,7 +11,12 @@ use crate::values;
 
 /// `swarmlet lb`.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    // Whoever asks for nothing is told of all that there is, and not of --config alone.
+    arg_required_else_help = true
+)]
 pub(crate) struct LbArgs {
     #[command(subcommand)]
     pub(crate) command: Option<LbCommand>,

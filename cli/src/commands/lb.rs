@@ -28,7 +28,7 @@ pub(crate) async fn run(command: LbCommand, socket: &Path) -> Result<()> {
 
 async fn status(args: &LbStatusArgs, socket: &Path) -> Result<()> {
     let generations = match &args.control {
-        Some(control) => vec![at(control).await?],
+        Some(control) => all_at(control).await?,
         None => of_node(&Client::connect(socket).await?).await?,
     };
     match args.format {
@@ -36,6 +36,13 @@ async fn status(args: &LbStatusArgs, socket: &Path) -> Result<()> {
         Format::Table => print(&balancers(&generations, super::now()))?,
     }
     Ok(())
+}
+
+/// The one that listens, and those that it has replaced.
+async fn all_at(control: &Path) -> Result<Vec<Status>> {
+    let mut generations = vec![at(control).await?];
+    generations.extend(swarmlet_lb::control::replaced(control).await);
+    Ok(generations)
 }
 
 async fn at(control: &Path) -> Result<Status> {

@@ -3,12 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
-use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
-use axum::routing::get;
+use swarmlet_lb::pages::{self, Answer, Pages};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -27,51 +22,26 @@ pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener> {
 }
 
 /// Serves the pages until `end`.
-///
-/// # Errors
-/// The server failed.
-pub(super) async fn serve(
-    listener: TcpListener,
-    views: Views,
-    end: CancellationToken,
-) -> Result<()> {
-    let router = Router::new()
-        .route("/healthz", get(healthz))
-        .route("/metrics", get(metrics_page))
-        .with_state(views);
-    // Pages are answered in milliseconds; a client that keeps its connection open must not
-    // hold up the end.
-    tokio::select! {
-        result = async { axum::serve(listener, router).await } => result.context("the health page failed"),
-        () = end.cancelled() => Ok(()),
-    }
+pub(super) async fn serve(listener: TcpListener, views: Views, end: CancellationToken) {
+    // Clients that are being answered do not hold up the end.
+    end.run_until_cancelled(pages::serve(listener, Node(views)))
+        .await;
 }
 
-async fn healthz(State(views): State<Views>) -> impl IntoResponse {
-    let phase = views.now();
-    let (status, mut lines) = match health(&phase) {
-        Ok(()) => (StatusCode::OK, vec!["ok".to_owned()]),
-        Err(reasons) => (StatusCode::SERVICE_UNAVAILABLE, reasons),
-    };
-    lines.extend(warnings(&phase));
-    (status, lines.join("\n") + "\n")
-}
+#[derive(Clone)]
+struct Node(Views);
 
-async fn metrics_page(State(views): State<Views>) -> impl IntoResponse {
-    match metrics::page(&views.now()).await {
-        Ok(page) => (
-            StatusCode::OK,
-            [(
-                CONTENT_TYPE,
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            )],
-            page,
-        ),
-        Err(error) => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            [(CONTENT_TYPE, "text/plain; charset=utf-8")],
-            format!("cannot write the metrics: {error}\n"),
-        ),
+impl Pages for Node {
+    async fn page(&self, path: &str) -> Option<Answer> {
+        let phase = self.0.now();
+        match path {
+            "/healthz" => {
+                let reasons = health(&phase).err().unwrap_or_default();
+                Some(Answer::health(&reasons, &warnings(&phase)))
+            }
+            "/metrics" => Some(Answer::metrics(&metrics::page(&phase).await)),
+            _ => None,
+        }
     }
 }
 
@@ -112,6 +82,6 @@ mod tests {
         assert!(answer.contains("swarmlet_node_active 0\n"), "{answer}");
         assert!(answer.ends_with("# EOF\n"), "{answer}");
         end.cancel();
-        serving.await.unwrap().unwrap();
+        serving.await.unwrap();
     }
 }

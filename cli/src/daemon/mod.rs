@@ -145,7 +145,7 @@ async fn serve(
             served = Some(());
             result.context("the local socket failed")
         }
-        result = pages => result,
+        () = pages => Ok(()),
         result = live(&daemon) => result,
         result = terminated() => result,
     };

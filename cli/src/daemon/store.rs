@@ -66,24 +66,7 @@ impl Layout {
     /// The control sockets of balancers that have made room for a successor: the balancer adds
     /// a number to its own.
     pub(crate) fn lb_sockets_aside(&self) -> Vec<PathBuf> {
-        let socket = self.lb_socket();
-        let Some(name) = socket.file_name().and_then(|name| name.to_str()) else {
-            return Vec::new();
-        };
-        // A directory that cannot be read has no sockets in it that could be connected to.
-        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
-        let mut aside: Vec<PathBuf> = entries
-            .filter(|entry| {
-                let found = entry.file_name();
-                let number = found.to_str().and_then(|found| found.strip_prefix(name));
-                number
-                    .and_then(|number| number.strip_prefix('.'))
-                    .is_some_and(|number| number.parse::<u64>().is_ok())
-            })
-            .map(|entry| entry.path())
-            .collect();
-        aside.sort();
-        aside
+        swarmlet_lb::control::aside(&self.lb_socket())
     }
 
     /// The balancer's process id.

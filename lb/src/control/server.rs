@@ -19,9 +19,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::wire::{
-    Call, FramedSocket, Hello, MAX_PER_FRAME, PROTOCOL, Refusal, Reply, Request, ServerFrame,
-    SocketLabel, WireError,
+use super::{
+    aside,
+    wire::{
+        Call, FramedSocket, Hello, MAX_PER_FRAME, PROTOCOL, Refusal, Reply, Request, ServerFrame,
+        SocketLabel, WireError,
+    },
 };
 use crate::{
     balancer::{ApplyError, Ended, Handle, Inherited},
@@ -142,17 +145,13 @@ impl ControlSocket {
 }
 
 impl Place {
-    /// Moves the socket to a path that no other balancer uses; it has the
-    /// number of the socket's file, which is its own.
+    /// Moves the socket to a path that no other balancer uses.
     fn step_aside(&self) -> io::Result<PathBuf> {
         let mut path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = format!(".{}", self.file.1);
-        if path.as_os_str().to_string_lossy().ends_with(&number) {
+        if aside::is(&path, self.file.1) {
             return Ok(path.clone());
         }
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(&number);
-        let aside = PathBuf::from(aside);
+        let aside = aside::path(&path, self.file.1);
         std::fs::rename(&*path, &aside)?;
         path.clone_from(&aside);
         Ok(aside)

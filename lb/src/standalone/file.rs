@@ -10,7 +10,7 @@ use std::{
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{FileError, flaw};
+use super::{FileError, flaw, page};
 use crate::{
     access::AccessLog,
     network::Network,
@@ -26,6 +26,8 @@ use crate::{
 pub(super) struct File {
     pub(super) fixed: Fixed,
     pub(super) settings: Settings,
+    /// Where the page for Prometheus is.
+    pub(super) metrics: Option<SocketAddr>,
     listeners: Vec<Listener>,
 }
 
@@ -51,6 +53,8 @@ struct RawFile {
     max_rate_per_source: Option<NonZeroU32>,
     drain_timeout_ms: Option<u64>,
     access_log: Option<AccessLog>,
+    #[serde(default, deserialize_with = "page::address")]
+    metrics: Option<Spanned<SocketAddr>>,
     #[serde(default)]
     timeouts: RawTimeouts,
     #[serde(default)]
@@ -126,7 +130,12 @@ impl File {
         table
             .validate()
             .map_err(|error| (place_of(&error, &raw.listeners), in_a_file(&error)))?;
+        if let Some(page) = &raw.metrics {
+            apart(*page.get_ref(), raw.ingress.as_deref(), &listeners)
+                .map_err(|reason| (page.span().start, reason))?;
+        }
         Ok(Self {
+            metrics: raw.metrics.map(Spanned::into_inner),
             fixed: Fixed {
                 control: raw.control,
                 ingress: raw.ingress,
@@ -221,6 +230,25 @@ fn endpoint(raw: &Spanned<RawEndpoint>) -> Endpoint {
         },
         host: None,
     }
+}
+
+/// The page for Prometheus may not be where clients go.
+fn apart(
+    page: SocketAddr,
+    ingress: Option<&[IpAddr]>,
+    listeners: &[Listener],
+) -> Result<(), String> {
+    let is_on = |ingress: &[IpAddr]| {
+        let mut ingress = ingress.iter();
+        page.ip().is_unspecified() || ingress.any(|ip| ip.is_unspecified() || *ip == page.ip())
+    };
+    if listeners.iter().any(|one| one.port == page.port()) && ingress.is_none_or(is_on) {
+        return Err(format!(
+            "metrics = \"{page}\": a listener has port {}, choose another",
+            page.port()
+        ));
+    }
+    Ok(())
 }
 
 /// Services in a file may have no names to tell them apart by.

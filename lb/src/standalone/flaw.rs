@@ -9,7 +9,7 @@ use toml::{
 };
 
 /// What each key may be.
-const ALLOWED: [(&str, &str); 29] = [
+const ALLOWED: [(&str, &str); 30] = [
     (
         "accept_proxy",
         "networks, as in [\"10.0.0.0/8\", \"fd00::1\"]",
@@ -44,6 +44,10 @@ const ALLOWED: [(&str, &str); 29] = [
     ("max_connections", ONE_OR_MORE),
     ("max_connections_per_source", UP_TO_32_BITS),
     ("max_rate_per_source", UP_TO_32_BITS),
+    (
+        "metrics",
+        "an IP address and a port from 1, as in \"127.0.0.1:9900\"",
+    ),
     ("path", PATH),
     (
         "policy",

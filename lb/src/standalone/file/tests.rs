@@ -60,6 +60,15 @@ fn a_whole_file() {
     let trusted = &table.listeners[1].accept_proxy;
     assert!(trusted[1].contains("fd00::1".parse().unwrap()));
     assert!(File::parse("").unwrap().table(1).listeners.is_empty());
+    let page = |address: &str| {
+        let text = format!("metrics = \"{address}\"\n{GOOD}");
+        File::parse(&text).unwrap().metrics
+    };
+    assert_eq!(file.metrics, None);
+    // Clients are answered on 127.0.0.1 only.
+    for address in ["127.0.0.1:9900", "127.0.0.2:80", "[::1]:80"] {
+        assert_eq!(page(address), Some(address.parse().unwrap()));
+    }
 }
 
 #[track_caller]
@@ -141,6 +150,24 @@ fn flaws_have_a_line_and_a_reason() {
         6,
         "format = \"xml\": expected \"line\" or \"json\"",
     );
+    let metrics = |value: &str| format!("threads = 2\nmetrics = \"{value}\"");
+    check(
+        ("threads = 2", &metrics("localhost:9900")),
+        4,
+        "metrics = \"localhost:9900\": expected an IP address and a port from 1, as in",
+    );
+    check(
+        ("threads = 2", &metrics("127.0.0.1:0")),
+        4,
+        "metrics = \"127.0.0.1:0\": expected an IP address and a port from 1, as in",
+    );
+    for there in ["127.0.0.1:80", "0.0.0.0:81", "[::]:81"] {
+        check(
+            ("threads = 2", &metrics(there)),
+            4,
+            &format!("metrics = \"{there}\": a listener has port 8"),
+        );
+    }
     let long = "x".repeat(100);
     check(
         ("true", &format!("\"{long}\"")),
@@ -178,7 +205,7 @@ fn tables_that_are_none_say_how_they_begin() {
 #[test]
 fn every_key_says_what_it_may_be() {
     let fixed = "control ingress threads max_connections max_buffered max_connections_per_source \
-                 max_rate_per_source drain_timeout_ms access_log timeouts listeners";
+                 max_rate_per_source drain_timeout_ms access_log metrics timeouts listeners";
     let timeouts = "connect_ms half_closed_ms idle_ms proxy_header_ms";
     let listener = "port service policy prefer_local proxy_protocol accept_proxy endpoints";
     let endpoint = "address id weight local proxy_protocol draining";

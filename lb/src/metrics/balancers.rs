@@ -1,4 +1,4 @@
-//! What this node's balancer forwards, for each published port and each endpoint.
+//! What balancers forward, for each published port and each endpoint.
 //!
 //! Names of endpoints come and go with tasks, so how many there may be on the page is bounded:
 //! at any time only those of the table in force are on it, and of those no more than
@@ -7,13 +7,15 @@
 
 use std::fmt;
 
-use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use swarmlet_lb::status::{
-    ConnectTimes, EndpointCondition, EndpointStatus, ListenerStatus, Status, Traffic,
+use prometheus_client::{
+    encoding::{EncodeMetric, MetricEncoder, NoLabelSet},
+    metrics::MetricType,
 };
 
-use super::{Labels, Metrics, signed};
+use super::{Labels, Page, signed};
+use crate::status::{
+    ConnectTimes, EndpointCondition, EndpointStatus, ListenerStatus, Status, Traffic,
+};
 
 /// Endpoints that have series of their own: eight each, which a scrape takes in stride.
 const MAX_ENDPOINTS: usize = 1_000;
@@ -25,9 +27,14 @@ const CONDITIONS: [(&str, EndpointCondition); 3] = [
     ("ejected", EndpointCondition::Ejected),
 ];
 
-impl Metrics {
+impl Page {
+    /// Whether somebody listens.
+    pub fn balancer_up(&mut self, up: bool) {
+        self.gauge("lb_up", "Whether the balancer forwards", up);
+    }
+
     /// Of the process that listens, which is the first, and of those that finish connections.
-    pub(super) fn balancers(&mut self, generations: &[Status]) {
+    pub fn balancers(&mut self, generations: &[Status]) {
         let Some(current) = generations.first() else {
             return;
         };
@@ -124,7 +131,7 @@ impl Metrics {
             .iter()
             .map(|l| (port_labels(l), l.connect_times.clone()))
             .collect();
-        self.0.register(
+        self.registry.register(
             "lb_connect_seconds",
             "Time from the choice of an endpoint to its answer",
             Histograms(times),
@@ -259,12 +266,8 @@ fn seconds(us: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use prometheus_client::encoding::text::encode;
-    use prometheus_client::registry::Registry;
-
-    use swarmlet_lb::settings::InForce;
-
     use super::*;
+    use crate::settings::InForce;
 
     fn status(endpoints: usize) -> Status {
         let endpoint = |number: usize| EndpointStatus {
@@ -322,11 +325,10 @@ mod tests {
     }
 
     fn page(generations: &[Status]) -> String {
-        let mut metrics = Metrics(Registry::with_prefix("swarmlet"));
-        metrics.balancers(generations);
-        let mut page = String::new();
-        encode(&mut page, &metrics.0).unwrap();
-        page
+        let mut page = Page::new();
+        page.balancer_up(true);
+        page.balancers(generations);
+        page.text().unwrap()
     }
 
     #[track_caller]
@@ -339,6 +341,7 @@ mod tests {
         let page = page(&[status(2), status(2)]);
         let port = "port=\"80\",service=\"ng\"";
         let task = format!("{port},task=\"task1\",address=\"10.0.0.1:20000\"");
+        check(&page, "swarmlet_lb_up 1");
         check(&page, "swarmlet_lb_processes 2");
         check(&page, &format!("swarmlet_lb_accepted_total{{{port}}} 5"));
         check(
