@@ -25,7 +25,7 @@ use crate::ports::Ports;
 use crate::publisher::Publisher;
 use crate::routing::{Router, SinkReport, TableSink};
 use crate::runtime::{Runtime, Scope};
-use crate::session::{Connection, Session};
+use crate::session::{Connection, Farewell, Session};
 use crate::standing::Standing;
 use crate::store::{Kept, Store, StoreError};
 use crate::worker::{Worker, WorkerHandle};
@@ -119,6 +119,7 @@ pub struct Agent {
     store: Store,
     connected: watch::Receiver<Connection>,
     problems: watch::Receiver<Vec<NodeProblem>>,
+    farewell: Farewell,
     stop: CancellationToken,
     parts: Mutex<JoinSet<()>>,
 }
@@ -189,6 +190,7 @@ impl Agent {
             worker: handle.clone(),
         };
         let stop = CancellationToken::new();
+        let farewell = Farewell::default();
         let session = Session {
             publisher: Publisher::new(
                 identities.clone(),
@@ -213,6 +215,7 @@ impl Agent {
             connected: connection,
             views: views.clone(),
             told: to_watcher,
+            farewell: farewell.clone(),
         };
         let mut parts = JoinSet::new();
         parts.spawn(worker.run(stop.clone()));
@@ -227,6 +230,7 @@ impl Agent {
             store,
             connected,
             problems: views.problems,
+            farewell,
             stop,
             parts: Mutex::new(parts),
         })
@@ -256,12 +260,14 @@ impl Agent {
         }
     }
 
-    /// Stops and removes every task, ends the agent, and forgets what it kept.
+    /// Tells the managers, stops and removes every task, ends the agent, and forgets what it kept.
     ///
     /// # Errors
     /// [`AgentError::TasksLeft`] where tasks do not end in time; the agent has ended then,
     /// and what it kept is still there, so that another attempt can be made.
     pub async fn leave(&self) -> Result<(), AgentError> {
+        // First, so that nobody is sent to its tasks any more and others take their place.
+        self.farewell.say().await;
         let left = tokio::time::timeout(LEAVE_DEADLINE, self.worker.leave()).await;
         self.stop().await;
         left.map_err(|_| AgentError::TasksLeft)?;

@@ -52,6 +52,10 @@ const WELCOME_DEADLINE: Duration = Duration::from_secs(3);
 /// after, so it is time for another manager.
 const SEND_DEADLINE: Duration = Duration::from_secs(2);
 
+/// How long a node that leaves waits for a manager to take note of it. One that works answers
+/// within a round of the leader; the others find out by the silence.
+const FAREWELL_DEADLINE: Duration = Duration::from_secs(2);
+
 /// Statuses are collected for this long: they come in bursts, and each batch costs the
 /// leader a log entry.
 const BATCH_DELAY: Duration = Duration::from_millis(50);
@@ -96,6 +100,8 @@ pub(crate) enum SessionError {
     Stuck,
     #[error("the manager ended the session")]
     Ended,
+    #[error("the node leaves its swarm")]
+    Left,
     #[error("a message of the manager is malformed")]
     Malformed(#[from] Malformed),
     #[error("a message of the manager is malformed")]
@@ -125,11 +131,36 @@ pub(crate) struct Session {
     pub(crate) told: watch::Sender<Told>,
     /// Brings logs to managers that ask for them.
     pub(crate) publisher: Publisher,
+    pub(crate) farewell: Farewell,
+}
+
+/// How the managers learn that the node leaves: while a session lasts, it is the last that they
+/// are told in it.
+#[derive(Clone, Default)]
+pub(crate) struct Farewell {
+    wanted: CancellationToken,
+    said: CancellationToken,
+}
+
+impl Farewell {
+    /// Ends the session for good; returns once a manager has taken note, or did not in time.
+    pub(crate) async fn say(&self) {
+        self.wanted.cancel();
+        if timeout(FAREWELL_DEADLINE, self.said.cancelled())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the managers do not know yet that this node leaves");
+        }
+    }
 }
 
 impl Session {
     /// Keeps a session for as long as `stop` is not cancelled.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let farewell = self.farewell.clone();
+        // Whatever ends this, whoever waits for the farewell waits no longer.
+        let _said = farewell.said.drop_guard();
         let mut pause = BACKOFF.0;
         loop {
             let suspects = self.views.suspects.borrow().clone();
@@ -140,6 +171,9 @@ impl Session {
                 };
                 let was_connected = self.connected.borrow().manager.is_some();
                 self.note(manager, &ended);
+                if farewell.wanted.is_cancelled() {
+                    return;
+                }
                 if was_connected {
                     pause = BACKOFF.0;
                     // The list may have changed, and the order is to be drawn anew.
@@ -151,6 +185,7 @@ impl Session {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = farewell.wanted.cancelled() => return,
                 () = sleep(jittered(pause, random())) => {}
             }
             pause = (pause * 2).min(BACKOFF.1);
@@ -275,6 +310,9 @@ impl Session {
         let mut batch_at = None;
         loop {
             let done = tokio::select! {
+                () = self.farewell.wanted.cancelled() => {
+                    return part(link, &mut inbound).await;
+                }
                 message = inbound.message() => match message {
                     Ok(Some(message)) => self.take(message).await,
                     Ok(None) => Err(SessionError::Ended),
@@ -402,6 +440,22 @@ impl Link {
             Ok(()) => Ok(()),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(SessionError::Stuck),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(SessionError::Ended),
+        }
+    }
+}
+
+/// Says that the node leaves, and waits until the manager ends the session over it.
+async fn part(link: &Link, inbound: &mut Streaming<v1::ManagerMessage>) -> SessionError {
+    let leaving = v1::agent_message::Kind::Leaving(v1::Leaving {});
+    if let Err(error) = link.send(leaving).await {
+        return error;
+    }
+    loop {
+        match inbound.message().await {
+            // What was on its way still.
+            Ok(Some(_)) => {}
+            Ok(None) => return SessionError::Left,
+            Err(status) => return status.into(),
         }
     }
 }

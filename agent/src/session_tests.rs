@@ -325,6 +325,29 @@ async fn assignments_come_in_and_everything_else_goes_out() {
     assert_eq!(node.runtime.running(), [task.id], "its task goes on");
 }
 
+/// It says so once, and stops its tasks only when the manager has ended the session over it.
+#[tokio::test]
+async fn a_node_that_leaves_says_so_before_its_tasks_stop() {
+    let authority = Authority::new();
+    let mut manager = Manager::start(&authority, 2).await;
+    let node = Node::new(&authority);
+    let agent = node.start(&[manager.address]).await;
+    let task = fake::task(5, |_| {});
+    let mut session = manager.welcomed(std::slice::from_ref(&task)).await;
+    session.hears_status(&task, TaskState::Running).await;
+    let leaving = async {
+        let leaving = |said| matches!(said, Said::Leaving(_)).then_some(());
+        session.hears("the farewell", leaving).await;
+        assert_eq!(node.runtime.running(), std::slice::from_ref(&task.id));
+        assert!(session.said.try_recv().is_err(), "it is the last");
+        drop(session);
+    };
+    let (left, ()) = limited("the end", async { tokio::join!(agent.leave(), leaving) }).await;
+    left.unwrap();
+    assert!(node.runtime.running().is_empty());
+    assert!(manager.sessions.try_recv().is_err(), "there is no other");
+}
+
 #[tokio::test]
 async fn without_a_manager_the_last_table_is_applied_and_tasks_are_adopted() {
     let authority = Authority::new();

@@ -301,6 +301,21 @@ fn leaving_leaves_nothing_behind() {
     );
     for node in [1, 0] {
         assert!(!cluster.processes(node).is_empty());
+        if node == 0 {
+            // Not by its silence, which would be told as such.
+            wait_until("the other has left", || {
+                let node = cluster.ok(0, &["node", "inspect", "host2"]).stdout;
+                let node: serde_json::Value = serde_json::from_str(&node).unwrap();
+                match &node[0]["Status"] {
+                    status if status["State"] == "ready" => Err(status.to_string()),
+                    status => {
+                        assert_eq!(status["State"], "down");
+                        assert_eq!(status["Message"], "it has left the swarm");
+                        Ok(())
+                    }
+                }
+            });
+        }
         let left = cluster.ok(node, &["leave", "--force"]);
         assert_eq!(left.stdout, "Node left the swarm.\n");
         wait_until("no process is left", || match cluster.processes(node) {

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::command::Command;
+use crate::liveness::LEFT;
 use crate::model::{
     Closed, DiskUser, Node, NodeId, NodeProblem, NodeState, Place, Problem, ProblemKind,
     RuntimeKind, Timestamp,
@@ -323,6 +324,10 @@ fn closed_ports(state: &State, heard: &Heard, failing: &Failing) -> Option<(u16,
 /// attempts is its agent, which sends the heartbeats, too.
 fn cut_off(state: &State, heard: &Heard, node: &Node) -> Option<ProblemKind> {
     if state.nodes().count() > PROMPT_NODES || node.description.probe_port == 0 {
+        return None;
+    }
+    // Its agent answers for as long as its tasks take to stop.
+    if heard.ages.get(&node.id) == Some(&LEFT) {
         return None;
     }
     // One that has just joined answers attempts before its first heartbeat.

@@ -3,6 +3,7 @@
 //! ```text
 //! ready ──silent for node_unknown_after──▶ unknown ──for node_replace_delay more──▶ down
 //!   ◀────────────────────────── a heartbeat ──────────────────────────────────────┘
+//! any state ──it says that it leaves the swarm──▶ down, at once
 //! ```
 //!
 //! `unknown` takes a node's endpoints out of every balancer and costs nothing if it was a
@@ -27,6 +28,10 @@ const PACED_SHARE: usize = 20;
 
 /// Silence that this long ago turned a node down is no longer the same incident.
 const INCIDENT: Duration = Duration::from_secs(60);
+
+/// The age of a node that has said that it leaves the swarm: nobody needs to wait whether it is
+/// heard again. More than a century, and so little that ages may be added up.
+pub const LEFT: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// The ages to judge by: those of the nodes heard by this leader, and for all others the time
 /// since it became the leader, once that is long enough for them to have been heard.
@@ -69,7 +74,7 @@ pub fn judge(
         if verdict == node.status.state {
             continue;
         }
-        if verdict == NodeState::Down {
+        if verdict == NodeState::Down && age != LEFT {
             if allowed == 0 {
                 continue;
             }
@@ -80,6 +85,7 @@ pub fn judge(
             state: verdict,
             message: match verdict {
                 NodeState::Ready => String::new(),
+                _ if age == LEFT => "it has left the swarm".to_owned(),
                 NodeState::Unknown | NodeState::Down => {
                     format!("no heartbeat for {} s", age.as_secs())
                 }
@@ -106,6 +112,9 @@ pub(crate) fn deadlines(state: &State) -> impl Iterator<Item = Timestamp> {
 }
 
 fn verdict(node: &Node, age: Duration, spec: &ClusterSpec, now: Timestamp) -> NodeState {
+    if age == LEFT {
+        return NodeState::Down;
+    }
     if age < spec.node_unknown_after {
         return NodeState::Ready;
     }
@@ -125,7 +134,8 @@ fn verdict(node: &Node, age: Duration, spec: &ClusterSpec, now: Timestamp) -> No
 }
 
 /// How many nodes may go down now: any number while at most a third of the cluster is silent,
-/// and a few at a time otherwise. Nodes that have been down for long are no part of it.
+/// and a few at a time otherwise. Nodes that have been down for long, or have left, are no part
+/// of it.
 fn allowance(
     state: &State,
     heartbeats: &BTreeMap<NodeId, Duration>,
@@ -138,7 +148,8 @@ fn allowance(
             NodeState::Down => Some(now.since(node.status.since)),
             NodeState::Ready | NodeState::Unknown => None,
         };
-        if down_for.is_some_and(|time| time >= INCIDENT) {
+        let left = heartbeats.get(&node.id) == Some(&LEFT);
+        if left || down_for.is_some_and(|time| time >= INCIDENT) {
             continue;
         }
         total += 1;

@@ -29,6 +29,8 @@ pub(crate) struct NodeNews {
     /// By how many milliseconds its clock is ahead: of the manager that heard it, and at the
     /// leader of the leader's own.
     pub(crate) clock_ahead_ms: Option<i64>,
+    /// It leaves the swarm: the last that is heard of it.
+    pub(crate) leaving: bool,
 }
 
 /// What a node sees, and when it was told.
@@ -83,6 +85,7 @@ impl NodeNews {
         if later.clock_ahead_ms.is_some() {
             self.clock_ahead_ms = later.clock_ahead_ms;
         }
+        self.leaving = later.leaving;
     }
 }
 
@@ -162,6 +165,7 @@ pub(crate) fn encode(batch: &Batch, now: Timestamp) -> v1::ReportRequest {
                 .as_ref()
                 .map(|seen| v1::Observation::from(&seen.by(Instant::now())).encode_to_vec()),
             clock_ahead_ms: news.clock_ahead_ms,
+            leaving: news.leaving,
         }
     });
     v1::ReportRequest {
@@ -175,7 +179,10 @@ pub(crate) fn decode(request: v1::ReportRequest, now: Timestamp) -> Result<Batch
     let sender_ahead = ahead_ms(request.sent_at_ms, now);
     let mut batch = Batch::new();
     for report in request.nodes {
-        let mut news = NodeNews::default();
+        let mut news = NodeNews {
+            leaving: report.leaving,
+            ..NodeNews::default()
+        };
         if !report.description.is_empty() {
             news.description =
                 Some(message::<v1::NodeDescription>(&report.description)?.try_into()?);

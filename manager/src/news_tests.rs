@@ -108,6 +108,7 @@ fn a_batch_survives_the_way_to_another_manager() {
         table: Some(table(7)),
         observation: None,
         clock_ahead_ms: None,
+        leaving: true,
     };
     let batch = Batch::from([
         (NodeId::from_random(1), news),
@@ -136,6 +137,15 @@ fn later_news_replace_earlier_ones() {
         ..NodeNews::default()
     });
     assert_eq!(news.table, Some(table(8)));
+    // One that has not left after all is heard again.
+    let leaving = NodeNews {
+        leaving: true,
+        ..NodeNews::default()
+    };
+    news.merge(leaving);
+    assert!(news.leaving);
+    news.merge(NodeNews::default());
+    assert!(!news.leaving);
 }
 
 #[test]

@@ -158,6 +158,24 @@ fn a_node_that_is_gone_is_no_closed_port() {
 }
 
 #[test]
+fn a_node_that_leaves_is_neither_closed_nor_cut_off() {
+    let mut world = three();
+    let mut heard = well();
+    heard.ages.insert(node_id(3), LEFT);
+    let seen = heard.observations.get_mut(&node_id(1)).unwrap();
+    seen.failing = vec![failing(3, ProbedPort::Tasks, 3.0)];
+    assert_eq!(problems(&mut world, &heard), [""; 0]);
+    world.propose(crate::liveness::judge(&world.state, &heard.ages, world.now));
+    assert_eq!(
+        world.state.node(&node_id(3)).unwrap().status.state,
+        NodeState::Down
+    );
+    let seen = heard.observations.get_mut(&node_id(1)).unwrap();
+    seen.failing.clear();
+    assert_eq!(problems(&mut world, &heard), [""; 0]);
+}
+
+#[test]
 fn a_silent_node_that_answers_the_others_is_cut_off_from_the_managers() {
     let mut world = three();
     let heard = well();

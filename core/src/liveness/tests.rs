@@ -42,6 +42,35 @@ fn silence_makes_a_node_unknown_then_down_and_a_heartbeat_ready() {
 }
 
 #[test]
+fn a_node_that_leaves_is_down_at_once_and_holds_up_no_other() {
+    let mut world = World::new(5);
+    let mut ages = heartbeats(&[FRESH, FRESH, FRESH, 5_000, 5_000]);
+    ages.extend([2, 3].map(|number| (node_id(number), LEFT)));
+    let left = |commands: &[Command]| {
+        let down = commands.iter().filter(|command| {
+            matches!(command, Command::ReportNode { state: NodeState::Down, message, .. }
+                if message == "it has left the swarm")
+        });
+        down.count()
+    };
+    let commands = judge(&world.state, &ages, world.now);
+    assert_eq!((commands.len(), left(&commands)), (4, 2));
+    world.propose(commands);
+    // Those that were lost go down as if the others had never been there: they are more than a
+    // third of the rest, and so one by one.
+    world.pass(Duration::from_secs(3));
+    ages.extend([4, 5].map(|number| (node_id(number), Duration::from_secs(8))));
+    let commands = judge(&world.state, &ages, world.now);
+    assert_eq!((commands.len(), left(&commands)), (1, 0));
+    world.propose(commands);
+    // It did not leave after all, or a node of that name is back.
+    assert_eq!(
+        judged(&mut world, &[FRESH, FRESH, FRESH, 8_000, 8_000]),
+        ["2 ready", "3 ready"]
+    );
+}
+
+#[test]
 fn an_unknown_node_that_is_back_was_never_down() {
     let mut world = World::new(3);
     assert_eq!(judged(&mut world, &[FRESH, 5_000, FRESH]), ["2 unknown"]);

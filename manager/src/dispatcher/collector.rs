@@ -88,10 +88,13 @@ impl Collector {
         self.shared.filled.notify_one();
     }
 
-    /// Forgets a node whose session has ended.
+    /// Forgets a node whose session has ended, but for its farewell: that is no heartbeat, which
+    /// would be late.
     pub(crate) fn closed(&self, node: &NodeId) {
         let mut inner = self.lock();
-        inner.waiting.remove(node);
+        inner
+            .waiting
+            .retain(|other, news| other != node || news.leaving);
         inner.kept.remove(node);
     }
 
@@ -122,7 +125,7 @@ impl Collector {
         {
             let mut inner = self.lock();
             for (node, mut earlier) in batch {
-                if !inner.kept.contains_key(&node) {
+                if !inner.kept.contains_key(&node) && !earlier.leaving {
                     continue;
                 }
                 if let Some(later) = inner.waiting.remove(&node) {
@@ -299,6 +302,23 @@ mod tests {
         collector.closed(&node(1));
         collector.put_back(undelivered);
         collector.send_again();
+        assert!(collector.take().is_empty());
+    }
+
+    #[test]
+    fn a_farewell_outlasts_its_session() {
+        let collector = Collector::default();
+        let leaving = || NodeNews {
+            leaving: true,
+            ..NodeNews::default()
+        };
+        collector.opened(&node(1));
+        collector.report(&node(1), leaving());
+        collector.closed(&node(1));
+        let undelivered = collector.take();
+        assert_eq!(undelivered, Batch::from([(node(1), leaving())]));
+        collector.put_back(undelivered);
+        assert_eq!(collector.take(), Batch::from([(node(1), leaving())]));
         assert!(collector.take().is_empty());
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! opened ──hello──► state is current ──► node is ready ──► Welcome, complete set, table, managers ──► differences …
-//!     ends when: the agent goes · a later session replaces it · the node is removed · shutdown
+//!     ends when: the agent goes · a later session replaces it · the node is removed or leaves · shutdown
 //! ```
 
 use std::sync::Arc;
@@ -39,9 +39,9 @@ const HELLO_WAIT: Duration = Duration::from_secs(5);
 /// after it the agent had better try another manager.
 const CURRENT_WAIT: Duration = Duration::from_secs(5);
 
-/// How long a welcome waits for the leader to take note of the node: an election in between
-/// must not keep the node from its tasks.
-const READY_WAIT: Duration = Duration::from_secs(1);
+/// How long a welcome, or a farewell, waits for the leader to take note of the node: an election
+/// in between must not keep the node from its tasks, or hold up one that leaves.
+const NOTED_WAIT: Duration = Duration::from_secs(1);
 
 /// Differences are sent at most this often; what changes meanwhile goes together. The first
 /// after a while goes at once, so that nobody is sent to a container that has died.
@@ -133,7 +133,7 @@ impl Session {
         tokio::select! {
             end = self.listen(inbound) => end,
             end = async {
-                self.ready().await;
+                self.reaches(NodeState::Ready).await;
                 self.tell(place).await
             } => end,
             status = self.leaderless() => Err(status),
@@ -141,16 +141,17 @@ impl Session {
     }
 
     /// Waits until the cluster counts the node as ready, so that whoever waits for the welcome
-    /// (`swarmlet join` does) finds a node that gets tasks.
-    async fn ready(&self) {
+    /// (`swarmlet join` does) finds a node that gets tasks; or as down, so that one that leaves
+    /// stops its tasks when nobody is sent to them any more.
+    async fn reaches(&self, wanted: NodeState) {
         let mut states = self.raft.watch_state();
-        let ready = states.wait_for(|state| {
+        let reached = states.wait_for(|state| {
             state
                 .node(&self.node)
-                .is_none_or(|node| node.status.state == NodeState::Ready)
+                .is_none_or(|node| node.status.state == wanted)
         });
-        if timeout(READY_WAIT, ready).await.is_err() {
-            tracing::debug!(node = %self.node, "the node is welcomed before the leader knows of it");
+        if timeout(NOTED_WAIT, reached).await.is_err() {
+            tracing::debug!(node = %self.node, %wanted, "the session goes on before the leader knows of the node");
         }
     }
 
@@ -232,6 +233,12 @@ impl Session {
                 }
                 Some(From::Description(description)) => {
                     news.description = Some(description.try_into()?);
+                }
+                Some(From::Leaving(v1::Leaving {})) => {
+                    news.leaving = true;
+                    self.collector.report(&self.node, news);
+                    self.reaches(NodeState::Down).await;
+                    return Ok(());
                 }
                 Some(From::Hello(_)) => {
                     return Err(Status::invalid_argument("a second hello in one session"));

@@ -3,7 +3,7 @@
 //! None of it is in the log; it changes too often, and a new leader may do without: clocks
 //! start anew, acknowledgements are sent again, and silence counts as none.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ struct Inner {
     /// Since when this manager leads.
     since: Option<Instant>,
     heartbeats: BTreeMap<NodeId, Instant>,
+    /// Nodes that have left the swarm, and were not heard since.
+    left: BTreeSet<NodeId>,
     tables: BTreeMap<NodeId, TableNews>,
     observations: BTreeMap<NodeId, Seen>,
     clocks: BTreeMap<NodeId, Clock>,
@@ -83,6 +85,11 @@ impl Memory {
             for (node, news) in batch {
                 let before = inner.heartbeats.insert(node.clone(), now);
                 wake |= before.is_none_or(|last| now.saturating_duration_since(last) > PAUSE);
+                wake |= if news.leaving {
+                    inner.left.insert(node.clone())
+                } else {
+                    inner.left.remove(node)
+                };
                 if let Some(seen) = &news.observation {
                     inner.observations.insert(node.clone(), seen.clone());
                     wake = true;
@@ -113,14 +120,14 @@ impl Memory {
         inner
             .heartbeats
             .retain(|node, _| state.node(node).is_some());
+        inner.left.retain(|node| state.node(node).is_some());
         inner.tables.retain(|node, _| state.node(node).is_some());
         let since = inner.since.unwrap_or(now);
-        let heard = inner
-            .heartbeats
-            .iter()
-            .filter(|(_, last)| **last >= since)
+        let heartbeats = inner.heartbeats.iter().filter(|(_, last)| **last >= since);
+        let mut heard: BTreeMap<_, _> = heartbeats
             .map(|(node, last)| (node.clone(), now.saturating_duration_since(*last)))
             .collect();
+        heard.extend(inner.left.iter().map(|node| (node.clone(), liveness::LEFT)));
         liveness::ages(state, &heard, now.saturating_duration_since(since))
     }
 
