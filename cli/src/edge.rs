@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
-use clap::{CommandFactory, FromArgMatches};
+use clap::{ArgAction, CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Command};
 use crate::client::{Client, warn_of_stale};
@@ -44,7 +44,15 @@ pub(crate) fn main() -> ExitCode {
 
 /// Reads a command line, and notes which settings of a daemon it names itself.
 fn parse(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Cli, clap::Error> {
-    let matches = with_negative_numbers(Cli::command()).try_get_matches_from(line)?;
+    let line: Vec<OsString> = line.into_iter().map(Into::into).collect();
+    let command = with_negative_numbers(Cli::command());
+    let matches = match command.clone().try_get_matches_from(&line) {
+        // Only then, because help and mistakes would show every switch with a value.
+        Err(error) if mistake::is_switch_with_value(&error) => {
+            with_switch_values(command).try_get_matches_from(&line)?
+        }
+        matches => matches?,
+    };
     let mut cli = Cli::from_arg_matches(&matches)?;
     let flags = match &mut cli.command {
         Command::Init(args) => Some(&mut args.daemon),
@@ -64,6 +72,22 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
         false => arg,
     });
     command.mut_subcommands(with_negative_numbers)
+}
+
+/// Docker's spelling of switches, `--detach=true` and `--detach=false`, is in many a script.
+fn with_switch_values(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| match arg.get_action() {
+        ArgAction::SetTrue => arg
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .value_parser(clap::value_parser!(bool))
+            .value_name("BOOL")
+            .default_value("false")
+            .default_missing_value("true"),
+        _ => arg,
+    });
+    command.mut_subcommands(with_switch_values)
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
@@ -191,6 +215,37 @@ mod tests {
         );
         let error = anyhow::anyhow!("refused").context("connection refused");
         assert_eq!(one_line(&error), "connection refused");
+    }
+
+    #[test]
+    fn switches_take_a_value_as_dockers_do() {
+        let check = |line: &str, expected: Result<[bool; 2], &str>| {
+            let line = format!("swarmlet service create {line}");
+            let found = match parse(line.split_whitespace()) {
+                Ok(cli) => match cli.command {
+                    Command::Service(crate::args::ServiceCommand::Create(args)) => {
+                        Ok([args.flags.detach, args.flags.quiet])
+                    }
+                    other => panic!("{other:?}"),
+                },
+                Err(error) => Err(mistake::one_line(&error)),
+            };
+            assert_eq!(found, expected.map_err(str::to_owned), "{line}");
+        };
+        check("i", Ok([false, false]));
+        check("--detach=true i", Ok([true, false]));
+        check("-d=true -q i", Ok([true, true]));
+        check("--detach=false --quiet i", Ok([false, true]));
+        check("-dp 80 --quiet=false i", Ok([true, false]));
+        // Behind the image everything is the container's.
+        check("-d i --quiet=true", Ok([true, false]));
+        check("--detach=false i -d --quiet", Ok([false, false]));
+        check(
+            "--detach=no i",
+            Err(
+                "error: invalid value 'no' for '--detach[=<BOOL>]' [possible values: true, false] (see --help)",
+            ),
+        );
     }
 
     #[test]

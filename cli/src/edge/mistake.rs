@@ -43,18 +43,67 @@ const DOCKERS_FLAGS: [&str; 33] = [
 /// Commands of Docker's that have to do with a swarm.
 const DOCKERS_COMMANDS: [&str; 6] = ["config", "exec", "network", "secret", "stack", "volume"];
 
+/// Commands that others have, and what does their work here.
+const ELSEWHERE: [(&str, &str); 5] = [
+    ("run", "swarmlet service create"),
+    ("start", "swarmlet service create"),
+    ("status", "swarmlet info"),
+    ("stop", "swarmlet service rm"),
+    ("version", "swarmlet --version"),
+];
+
+/// Whether a switch was given a value, as in `--detach=true` or, by clap's reading an argument of
+/// its own, `-d=true`.
+pub(super) fn is_switch_with_value(error: &clap::Error) -> bool {
+    match error.kind() {
+        ErrorKind::TooManyValues => true,
+        ErrorKind::UnknownArgument => named(error, ContextKind::InvalidArg) == Some("-="),
+        _ => false,
+    }
+}
+
 /// What is wrong with a command line.
 pub(super) fn one_line(error: &clap::Error) -> String {
-    let text = dockers(error).unwrap_or_else(|| in_claps_words(&error.to_string()));
+    let text = dockers(error)
+        .or_else(|| meant(error))
+        .unwrap_or_else(|| in_claps_words(&error.to_string()));
     text + " (see --help)"
+}
+
+/// The text that clap gives of a part of a mistake.
+fn named(error: &clap::Error, kind: ContextKind) -> Option<&str> {
+    match error.get(kind) {
+        Some(ContextValue::String(name)) => Some(name),
+        _ => None,
+    }
+}
+
+/// What was meant by a command that is not there, or that lacks a word: `swarmlet ps`.
+fn meant(error: &clap::Error) -> Option<String> {
+    if error.kind() != ErrorKind::InvalidSubcommand {
+        return None;
+    }
+    let name = named(error, ContextKind::InvalidSubcommand)?;
+    let root = <crate::args::Cli as clap::CommandFactory>::command();
+    let mut there: Vec<String> = root
+        .get_subcommands()
+        .filter(|group| !group.is_hide_set() && group.find_subcommand(name).is_some())
+        .map(|group| format!("`swarmlet {} {name}`", group.get_name()))
+        .collect();
+    let elsewhere = ELSEWHERE.iter().filter(|(other, _)| *other == name);
+    there.extend(elsewhere.map(|(_, here)| format!("`{here}`")));
+    if there.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "error: unrecognized subcommand '{name}'; there is {}",
+        there.join(" and ")
+    ))
 }
 
 /// What is to be said of that which Docker has.
 fn dockers(error: &clap::Error) -> Option<String> {
-    let named = |kind| match error.get(kind) {
-        Some(ContextValue::String(name)) => Some(name.as_str()),
-        _ => None,
-    };
+    let named = |kind| named(error, kind);
     let lacking = |what: &str| {
         format!(
             "error: Docker Swarm has {what}, swarmlet has not: docs/docker-swarm.md says what \
@@ -70,6 +119,16 @@ fn dockers(error: &clap::Error) -> Option<String> {
                 .or_else(|| flag.strip_suffix("-rm"));
             let known = |name: &str| DOCKERS_FLAGS.contains(&name);
             (known(flag) || base.is_some_and(known)).then(|| lacking(&format!("--{flag}")))
+        }
+        ErrorKind::InvalidValue
+            if named(ContextKind::InvalidArg)?.starts_with("--format")
+                && named(ContextKind::InvalidValue)?.contains("{{") =>
+        {
+            Some(
+                "error: Docker has templates for --format, swarmlet has not: print `--format json` \
+                 and take what you need from it, with jq for instance"
+                    .to_owned(),
+            )
         }
         ErrorKind::InvalidSubcommand => match named(ContextKind::InvalidSubcommand)? {
             "swarm" => Some(
@@ -164,6 +223,22 @@ mod tests {
         check(
             "swarmlet serivce ls",
             "error: unrecognized subcommand 'serivce'; a similar subcommand exists: 'service' (see",
+        );
+        check(
+            "swarmlet ps",
+            "error: unrecognized subcommand 'ps'; there is `swarmlet node ps` and `swarmlet service ps` (see",
+        );
+        check(
+            "swarmlet version",
+            "error: unrecognized subcommand 'version'; there is `swarmlet --version` (see",
+        );
+        check(
+            "swarmlet node ls --format {{.ID}}",
+            "error: Docker has templates for --format, swarmlet has not: print `--format json`",
+        );
+        check(
+            "swarmlet node ls --format yaml",
+            "error: invalid value 'yaml' for '--format <FORMAT>' [possible values: table, json] (see",
         );
     }
 
