@@ -1,5 +1,7 @@
 //! `init`, `join`, `leave`, `join-token`, `info`.
 
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -47,6 +49,7 @@ pub(crate) async fn init(args: InitArgs, socket: &Path) -> Result<()> {
         return print_alone(&answer?);
     }
     let answer = undo_start(answer, started, socket).await?;
+    warn_of_elsewhere(&answer.address);
     print(&format!(
         "Swarm initialized: current node ({}) is now a manager.\n\n\
          To add a worker to this swarm, run the following command:\n\n    \
@@ -56,6 +59,28 @@ pub(crate) async fn init(args: InitArgs, socket: &Path) -> Result<()> {
         answer.node_id, answer.worker_token, answer.address
     ))?;
     Ok(())
+}
+
+/// A mistyped --advertise-addr is told at once: it would be noticed on the other nodes only, as
+/// a host that does not answer.
+fn warn_of_elsewhere(address: &str) {
+    let Ok(address) = address.parse::<SocketAddr>() else {
+        return;
+    };
+    if is_elsewhere(address.ip()) {
+        eprintln!(
+            "WARNING: {} is not an address of this machine, and all nodes, this one included, must \
+             reach it there. If that is a mistake, run `swarmlet leave --force` and name the right \
+             one with --advertise-addr.",
+            address.ip()
+        );
+    }
+}
+
+/// Whether no interface of this machine has the address.
+fn is_elsewhere(ip: IpAddr) -> bool {
+    let bound = UdpSocket::bind((ip, 0));
+    bound.is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
 }
 
 /// Whether the daemon has no node. One that it has brought back goes on, whatever became of a
@@ -128,6 +153,10 @@ pub(crate) async fn join(args: JoinArgs, socket: &Path) -> Result<()> {
     };
     let answer = call_within(JOIN_DEADLINE, client.local().join(request)).await;
     let answer = undo_start(answer, started, socket).await?;
+    // It has joined, whatever the daemon is about to be.
+    if let Ok(info) = client.info().await {
+        warn_of_elsewhere(&info.address);
+    }
     print(&format!("This node joined a swarm as a {}.\n", answer.role))?;
     if answer.role == "manager" {
         warn_of_two(&client).await;
@@ -256,4 +285,25 @@ pub(crate) async fn info(args: &InfoArgs, client: &Client) -> Result<()> {
     };
     print(&list(&[row], style)?)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_another_machine_is_told_from_an_own_one() {
+        for (address, expected) in [
+            ("127.0.0.1", false),
+            ("127.9.9.9", false),
+            // Of documentation: nobody has it.
+            ("192.0.2.1", true),
+        ] {
+            assert_eq!(
+                is_elsewhere(address.parse().unwrap()),
+                expected,
+                "{address}"
+            );
+        }
+    }
 }

@@ -72,6 +72,11 @@ async fn ask(
     description: &NodeDescription,
 ) -> Result<Joined, Failure> {
     let own = advertise(&wish.advertise, listen, Some(address)).map_err(Failure::Final)?;
+    if own == address {
+        return Err(Failure::Elsewhere(anyhow::anyhow!(
+            "{address} is this node's own address; name a manager of the swarm that it is to join"
+        )));
+    }
     let channel = pinned_channel(address, wish.token.ca_digest)
         .await
         .map_err(|error| match error {
