@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use swarmlet_core::model::{Node, NodeProblem, Role};
+use serde::Serialize;
+use swarmlet_core::model::{ManagerInfo, Node, NodeProblem, Role};
 use swarmlet_proto::v1;
 use swarmlet_proto::v1::planned_change::Change;
 
@@ -131,26 +132,40 @@ async fn inspect(args: &NodeInspectArgs, client: &Client) -> Result<()> {
     failures.result()
 }
 
-/// The nodes as Docker's API shows them, with what only the leader knows in `ManagerStatus`.
+/// A node as Docker's API shows it, its fields in Docker's order, with what only the leader knows
+/// in `ManagerStatus`.
+#[derive(Serialize)]
+struct Inspected {
+    /// Without its own `ManagerStatus`.
+    #[serde(flatten)]
+    node: Node,
+    #[serde(rename = "ManagerStatus", skip_serializing_if = "Option::is_none")]
+    manager: Option<InspectedManager>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct InspectedManager {
+    leader: bool,
+    reachability: String,
+    #[serde(flatten)]
+    info: ManagerInfo,
+}
+
 fn inspected(nodes: &[&(Node, String)]) -> Result<String> {
-    let mut values = Vec::new();
-    for (node, status) in nodes {
-        let mut value = serde_json::to_value(node)?;
-        if let Some(manager) = value
-            .get_mut("ManagerStatus")
-            .and_then(|m| m.as_object_mut())
-        {
-            let reachability = if status == "leader" {
-                "reachable"
-            } else {
-                status.as_str()
-            };
-            manager.insert("Reachability".to_owned(), reachability.into());
-            manager.insert("Leader".to_owned(), (status == "leader").into());
+    let nodes = nodes.iter().map(|(node, status)| {
+        let leader = status == "leader";
+        let mut node = node.clone();
+        Inspected {
+            manager: node.manager.take().map(|info| InspectedManager {
+                leader,
+                reachability: if leader { "reachable" } else { status }.to_owned(),
+                info,
+            }),
+            node,
         }
-        values.push(value);
-    }
-    Ok(serde_json::to_string_pretty(&values)? + "\n")
+    });
+    Ok(serde_json::to_string_pretty(&nodes.collect::<Vec<_>>())? + "\n")
 }
 
 async fn ps(args: &NodePsArgs, client: &Client) -> Result<()> {

@@ -215,7 +215,7 @@ fn row(first: [String; 5], traffic: &Traffic, times: &ConnectTimes) -> Vec<Strin
 }
 
 fn since(then_ms: u64, now: Timestamp) -> String {
-    ago(Duration::from_millis(now.0.saturating_sub(then_ms)))
+    ago(Duration::from_millis(now.0.saturating_sub(then_ms))).to_lowercase()
 }
 
 /// Three digits at most, in powers of 1000, as Docker prints traffic.
@@ -371,15 +371,15 @@ mod tests {
         };
         let found = balancers(&[current, before], Timestamp(100_000));
         let expected = "\
-Process 100 (version 1.2.3, started About a minute ago) listens by table 57: 6 open, 2000 accepted, 0 unserved, 14 refused, 1 shed
-Process 99 (version 1.2.3, started About a minute ago) finishes its connections: 0 open, 0 accepted, 0 unserved, 0 refused, 0 shed
+Process 100 (version 1.2.3, started about a minute ago) listens by table 57: 6 open, 2000 accepted, 0 unserved, 14 refused, 1 shed
+Process 99 (version 1.2.3, started about a minute ago) finishes its connections: 0 open, 0 accepted, 0 unserved, 0 refused, 0 shed
 Limits: 15324 connections, 268MB buffered (1.2kB now); for each source 100 connections
 Access log: /var/log/lb.log (json), 3 dropped; cannot write: No space left on device
 
 PORT   SERVICE   ENDPOINT       ADDRESS          STATE                                                          ACTIVE   TOTAL   IN      OUT     FAILED   CONNECT P50/P99
 80     ng                                        listening, 7 refused; too few endpoints answer, all are used   2        1000    123kB   7.8MB   2        -/-
-                 0123456789ab   10.0.0.1:20000   ready About a minute                                           1        1000    123kB   7.8MB   2        250us/2.5ms
-                 b              10.0.0.1:20000   ejected About a minute (connection refused)                    1        1000    123kB   7.8MB   2        250us/2.5ms
+                 0123456789ab   10.0.0.1:20000   ready about a minute                                           1        1000    123kB   7.8MB   2        250us/2.5ms
+                 b              10.0.0.1:20000   ejected about a minute (connection refused)                    1        1000    123kB   7.8MB   2        250us/2.5ms
                  gone           10.0.0.9:20000   removed                                                        1
 81     ng                                        not bound: another program listens there, 7 refused, 1 shed    2        1000    123kB   7.8MB   2        -/-
 99               gone           10.0.0.9:20000   removed                                                        1

@@ -31,7 +31,7 @@ pub struct Node {
     /// How it does.
     pub status: NodeStatus,
     /// Its place among the managers, while it is one.
-    #[serde(rename = "ManagerStatus")]
+    #[serde(rename = "ManagerStatus", skip_serializing_if = "Option::is_none")]
     pub manager: Option<ManagerInfo>,
     /// Published ports that it cannot serve.
     pub port_problems: Vec<PortProblem>,
