@@ -15,15 +15,14 @@ use swarmlet_integration_tests::measured::noted;
 /// Behaviour check 1 of Docker Swarm. Each of the six answers for all sixty.
 #[test]
 fn sixty_replicas_run_and_are_spread_evenly_over_managers_and_workers() {
-    let cluster = Cluster::of(6).unwrap().swarm(3).unwrap();
+    let cluster = Cluster::of(6).unwrap();
+    cluster.make_swarm(3).unwrap();
     let nodes = cluster.nodes(&cluster.hosts[0]).unwrap();
     let managers = nodes.values().filter(|node| node["ManagerStatus"] != "");
     assert_eq!((nodes.len(), managers.count()), (6, 3), "{nodes:?}");
 
     let begin = Instant::now();
-    cluster
-        .create(&["--name", "ng", "--replicas", "60", "-p", "80:80", "whoami"])
-        .unwrap();
+    cluster.serve(60).unwrap();
     noted(
         "60 containers run after",
         &format!("{:.1?}", begin.elapsed()),

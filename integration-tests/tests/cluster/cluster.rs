@@ -72,11 +72,13 @@ impl Cluster {
 
     /// A swarm of three nodes, the first `managers` of them managers.
     pub(crate) fn start(managers: usize) -> Result<Self> {
-        Self::without_swarm()?.swarm(managers)
+        let cluster = Self::without_swarm()?;
+        cluster.make_swarm(managers)?;
+        Ok(cluster)
     }
 
     /// Makes the hosts a swarm, with the first `managers` of them as managers.
-    pub(crate) fn swarm(self, managers: usize) -> Result<Self> {
+    pub(crate) fn make_swarm(&self, managers: usize) -> Result<()> {
         let first = &self.hosts[0];
         let started = Instant::now();
         let address = first.address().to_string();
@@ -99,23 +101,22 @@ impl Cluster {
         })?;
         let took = started.elapsed().as_secs_f64();
         eprintln!("swarm of {count}: {took:.2} s");
-        Ok(self)
+        Ok(())
     }
 
     /// As [`Self::start`], with a service `ng` on port 80 that has converged.
     pub(crate) fn serving(managers: usize, replicas: u32) -> Result<Self> {
         let cluster = Self::start(managers)?;
-        let replicas = replicas.to_string();
-        cluster.create(&[
-            "--name",
-            "ng",
-            "--replicas",
-            &replicas,
-            "-p",
-            "80:80",
-            "whoami",
-        ])?;
+        cluster.serve(replicas)?;
         Ok(cluster)
+    }
+
+    /// Creates a service `ng` on port 80 and waits until it has converged.
+    pub(crate) fn serve(&self, replicas: u32) -> Result<()> {
+        let replicas = replicas.to_string();
+        let service = ["--name", "ng", "--replicas", &replicas];
+        self.create(&[&service[..], &["-p", "80:80", "whoami"]].concat())?;
+        Ok(())
     }
 
     /// The token that the first host prints for a role.

@@ -126,7 +126,7 @@ impl<'a> Disk<'a> {
         let words = ["--file-system", "--format", "%a %S", &*data];
         let told = self.host.run("stat", &words)?.success()?;
         let (blocks, size) = told.trim().split_once(' ').context("no two numbers")?;
-        Ok(blocks.parse::<u64>()? * size.parse::<u64>()? >> 20)
+        Ok((blocks.parse::<u64>()? * size.parse::<u64>()?) >> 20)
     }
 }
 
@@ -140,24 +140,8 @@ impl Drop for Disk<'_> {
 
 /// Three managers, each on its disk, with a service of six tasks on port 80.
 fn serving(cluster: &Cluster) {
-    let first = &cluster.hosts[0];
-    let address = first.address().to_string();
-    first
-        .swarmlet(&["init", "--advertise-addr", &address])
-        .unwrap()
-        .success()
-        .unwrap();
-    for host in cluster.hosts.iter().skip(1) {
-        cluster.join(host, "manager").unwrap();
-    }
-    wait_until(SOON, "three ready nodes", || {
-        let nodes = cluster.nodes(first)?;
-        let ready = nodes.values().filter(|node| node["Status"] == "Ready");
-        Ok((ready.count() == 3).then_some(()))
-    })
-    .unwrap();
-    let words = ["--name", "ng", "--replicas", "6", "-p", "80:80", "whoami"];
-    cluster.create(&words).unwrap();
+    cluster.make_swarm(3).unwrap();
+    cluster.serve(6).unwrap();
     cluster.all_answer(80).unwrap();
 }
 
