@@ -117,6 +117,7 @@ pub enum AgentError {
 pub struct Agent {
     worker: WorkerHandle,
     store: Store,
+    runtime: Arc<dyn Runtime>,
     connected: watch::Receiver<Connection>,
     problems: watch::Receiver<Vec<NodeProblem>>,
     farewell: Farewell,
@@ -203,7 +204,7 @@ impl Agent {
                 probe_port,
                 ..config.facts()
             },
-            runtime,
+            runtime: runtime.clone(),
             store: store.clone(),
             worker: handle.clone(),
             managers,
@@ -228,6 +229,7 @@ impl Agent {
         Ok(Self {
             worker: handle,
             store,
+            runtime,
             connected,
             problems: views.problems,
             farewell,
@@ -247,6 +249,12 @@ impl Agent {
     #[must_use]
     pub fn problems(&self) -> watch::Receiver<Vec<NodeProblem>> {
         self.problems.clone()
+    }
+
+    /// What runs the node's tasks.
+    #[must_use]
+    pub fn runtime(&self) -> &dyn Runtime {
+        &*self.runtime
     }
 
     /// Ends the agent; tasks go on running.

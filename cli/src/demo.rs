@@ -109,7 +109,17 @@ async fn show(
     nodes
         .run(
             0,
-            &["service", "create", "--name", "ng", "-p", &publish, &name],
+            &[
+                // The image is on this machine and in no registry.
+                "service",
+                "create",
+                "--no-resolve-image",
+                "--name",
+                "ng",
+                "-p",
+                &publish,
+                &name,
+            ],
         )
         .await?;
     nodes

@@ -21,7 +21,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use swarmlet_core::model::{ClusterId, NodeId, Resources, RuntimeKind, Task, TaskId, TaskPort};
+use swarmlet_core::model::{
+    ClusterId, NodeId, Platform, RegistryAuth, Resources, RuntimeKind, Task, TaskId, TaskPort,
+};
 
 use self::docker::DockerRuntime;
 use self::log::{LogLine, LogQuery};
@@ -42,6 +44,16 @@ pub trait Runtime: Send + Sync {
     /// there is nothing that could be missing.
     fn alive(&self) -> BoxFuture<'_, Result<(), RuntimeError>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// What an image's registry says of it. `None` where no registry is to be asked: images are
+    /// paths, or this one's name is no reference.
+    fn resolve<'a>(
+        &'a self,
+        _image: &'a str,
+        _auth: Option<&'a RegistryAuth>,
+    ) -> BoxFuture<'a, Result<Option<Resolved>, RuntimeError>> {
+        Box::pin(std::future::ready(Ok(None)))
     }
 
     /// Gets everything that a start needs, above all the image.
@@ -99,6 +111,15 @@ pub trait Runtime: Send + Sync {
         task: &TaskId,
         query: LogQuery,
     ) -> BoxStream<'static, Result<LogLine, RuntimeError>>;
+}
+
+/// An image as its registry knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// Its reference, pinned to a digest.
+    pub image: String,
+    /// What it is made for; empty where the registry does not say.
+    pub platforms: Vec<Platform>,
 }
 
 /// Whose containers: several agents may share one engine.

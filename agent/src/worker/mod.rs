@@ -58,10 +58,6 @@ const ALONE: Duration = Duration::from_secs(1);
 /// only makes each of them slower.
 const CONCURRENT_STEPS: usize = 8;
 
-/// Pulls at the same time, apart from the above: a registry that stalls must not keep tasks
-/// from starting whose image is there.
-const CONCURRENT_PULLS: usize = 4;
-
 /// Everything that the worker owns.
 pub(crate) struct Worker {
     scope: Arc<Scope>,
@@ -79,7 +75,6 @@ pub(crate) struct Worker {
     checkers: BTreeMap<TaskId, Checker>,
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     slots: Arc<Semaphore>,
-    pulls: Arc<Semaphore>,
     /// Whether the runtime has been seen: before, nothing is started.
     listed: bool,
     listing: Option<Id>,
@@ -153,7 +148,6 @@ impl Worker {
             // A health that changes is rare, and a checker can wait.
             reports: mpsc::channel(16),
             slots: Arc::new(Semaphore::new(CONCURRENT_STEPS)),
-            pulls: Arc::new(Semaphore::new(CONCURRENT_PULLS)),
             listed: false,
             listing: None,
             list_again: false,
@@ -443,10 +437,10 @@ impl Worker {
             routed: (self.routed.clone(), self.own.borrow().number),
         };
         let places = match step {
-            Step::Prepare => Some(self.pulls.clone()),
             Step::Start => Some(self.slots.clone()),
-            // A stop mostly waits for the task itself, and an inspection is cheap.
-            Step::Inspect | Step::Stop | Step::Remove => None,
+            // A stop mostly waits for the task itself, and an inspection is cheap. Pulls are the
+            // runtime's to count: one that stalls must not hold up tasks whose image is there.
+            Step::Prepare | Step::Inspect | Step::Stop | Step::Remove => None,
         };
         let saving = self.saving_ports();
         let handle = self.jobs.spawn(async move {

@@ -230,6 +230,20 @@ async fn a_stop_cuts_off_a_pull() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pulls_that_stand_still_hold_up_no_other_task() {
+    let runtime = FakeRuntime::with_pulls(0);
+    let setup = worker(&runtime);
+    let tasks: Vec<_> = (1..=20)
+        .map(|task| desired(task, TaskState::Running))
+        .collect();
+    setup.assign(&tasks).await;
+    // Every one of them gets as far as to look whether its image is there.
+    setup
+        .until("twenty tries", |runtime| runtime.calls().len() == 20)
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_pull_holds_up_no_other_task() {
     let runtime = FakeRuntime::with_pulls(1);
     let mut setup = worker(&runtime);

@@ -63,7 +63,7 @@ pub(crate) struct NodePsArgs {
     /// Show only tasks with id=, name=, desired-state=
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<Filter>,
-    /// Do not shorten ids and errors
+    /// Do not shorten ids, errors and images
     #[arg(long)]
     pub(crate) no_trunc: bool,
     /// Print ids only

@@ -111,7 +111,7 @@ pub(crate) struct ServicePsArgs {
     /// Show only tasks with id=, name=, node=, desired-state=
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<Filter>,
-    /// Do not shorten ids and errors
+    /// Do not shorten ids, errors and images
     #[arg(long)]
     pub(crate) no_trunc: bool,
     /// Print ids only

@@ -118,6 +118,9 @@ pub(crate) struct ServiceFlags {
     /// Send this machine's registry credentials (of `docker login`) to the nodes
     #[arg(long)]
     pub(crate) with_registry_auth: bool,
+    /// Do not ask the registry for the image's digest and platforms
+    #[arg(long)]
+    pub(crate) no_resolve_image: bool,
     #[command(flatten)]
     pub(crate) plan: DryRunFlags,
     /// Return at once instead of waiting until it is done

@@ -7,8 +7,7 @@ use swarmlet_core::model::{ServiceId, Version};
 use swarmlet_proto::v1;
 use swarmlet_proto::v1::planned_change::Change;
 
-use super::plan;
-use super::update::add_credentials;
+use super::{plan, resolve};
 use crate::args::CreateArgs;
 use crate::client::{Client, call};
 use crate::output::print;
@@ -22,16 +21,20 @@ use crate::spec::service_spec;
 pub(super) async fn create(args: &CreateArgs, client: &Client) -> Result<ExitCode> {
     let mut spec = service_spec(args)?;
     if args.flags.with_registry_auth {
-        add_credentials(&mut spec).await?;
+        resolve::add_credentials(&mut spec).await?;
     }
+    let resolved = resolve::resolve(&spec, &args.flags, client).await?;
+    resolved.set(&mut spec);
     let request = v1::CreateServiceRequest {
         spec: Some((&spec).into()),
     };
     if args.flags.plan.dry_run {
         let change = Change::CreateService(request);
+        resolved.warn();
         return plan::show(vec![change], &args.flags.plan, client).await;
     }
     let answer = call(client.control().create_service(request)).await?;
+    resolved.warn();
     print(&format!("{}\n", answer.id))?;
     if !args.flags.detach {
         let id = ServiceId::parse(&answer.id)?;

@@ -7,6 +7,7 @@ pub(crate) mod logs;
 pub(crate) mod node;
 mod plan;
 mod rebalance;
+mod resolve;
 mod role;
 pub(crate) mod service;
 mod tasks;

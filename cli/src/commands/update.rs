@@ -2,14 +2,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
-use swarmlet_agent::registry;
-use swarmlet_core::model::{Service, ServiceSpec, Version};
+use anyhow::{Result, bail};
+use swarmlet_core::model::{Service, Version};
 use swarmlet_proto::v1;
 use swarmlet_proto::v1::planned_change::Change;
 
-use super::plan;
 use super::service::resolve;
+use super::{plan, resolve as image};
 use crate::args::{ServiceRollbackArgs, ServiceUpdateArgs};
 use crate::client::{Client, ClientError, call};
 use crate::output::print;
@@ -30,12 +29,20 @@ pub(super) async fn update(args: &ServiceUpdateArgs, client: &Client) -> Result<
         return roll_back_by_update(args, client, show).await;
     }
     let mut attempt = 1;
+    let mut resolved = None;
     let (service, version) = loop {
         let services = client.services().await?;
         let service = resolve(&args.service, &services)?;
         let mut spec = edited(&service.spec, args)?;
         if args.flags.with_registry_auth {
-            add_credentials(&mut spec).await?;
+            image::add_credentials(&mut spec).await?;
+        }
+        // An image that is not named stays what it is pinned to, even where its tag has moved.
+        if args.image.is_some() && resolved.is_none() {
+            resolved = Some(image::resolve(&spec, &args.flags, client).await?);
+        }
+        if let Some(resolved) = &resolved {
+            resolved.set(&mut spec);
         }
         let request = v1::UpdateServiceRequest {
             id: service.id.to_string(),
@@ -44,6 +51,7 @@ pub(super) async fn update(args: &ServiceUpdateArgs, client: &Client) -> Result<
         };
         if args.flags.plan.dry_run {
             let change = Change::UpdateService(request);
+            resolved.iter().for_each(image::Resolution::warn);
             return plan::show(vec![change], &args.flags.plan, client).await;
         }
         match call(client.control().update_service(request)).await {
@@ -52,6 +60,7 @@ pub(super) async fn update(args: &ServiceUpdateArgs, client: &Client) -> Result<
             Err(error) => return Err(error.into()),
         }
     };
+    resolved.iter().for_each(image::Resolution::warn);
     print(&format!("{}\n", args.service))?;
     if !args.flags.detach {
         let since = Since {
@@ -129,17 +138,4 @@ fn may_retry(error: &ClientError, check: Option<u64>, attempt: u32) -> bool {
     let overtaken =
         matches!(error, ClientError::Refused(reason) if reason.contains("out of sequence"));
     overtaken && check.is_none() && attempt < ATTEMPTS
-}
-
-/// Reads this machine's credentials for the images of a service.
-///
-/// # Errors
-/// They cannot be read.
-pub(super) async fn add_credentials(spec: &mut ServiceSpec) -> Result<()> {
-    let dir = registry::config_dir()
-        .context("cannot find Docker's configuration: neither DOCKER_CONFIG nor HOME is set")?;
-    for container in &mut spec.task.containers {
-        container.registry_auth = registry::credentials(&dir, &container.image).await?;
-    }
-    Ok(())
 }

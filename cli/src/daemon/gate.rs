@@ -4,10 +4,11 @@
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use swarmlet_manager::Manager;
 use tonic::Status;
 use tower::ServiceExt;
 
-use super::view::{Phase, Views};
+use super::view::{Active, Phase, Views};
 
 /// What a node without a swarm answers.
 pub(crate) const INACTIVE: &str = "This node is not a swarm manager. Use \"swarmlet init\" or \
@@ -33,10 +34,19 @@ pub(crate) async fn control(State(views): State<Views>, request: Request) -> Res
 }
 
 fn manager(phase: &Phase) -> Result<tonic::service::Routes, Status> {
+    let (_, manager) = of_manager(phase)?;
+    Ok(manager.local_routes())
+}
+
+/// The node, where it is a manager of a cluster.
+///
+/// # Errors
+/// What it answers elsewhere.
+pub(super) fn of_manager(phase: &Phase) -> Result<(&Active, &Manager), Status> {
     match phase {
         Phase::Active(active) => match (active.expelled(), &active.manager) {
             (Some(expelled), _) => Err(Status::failed_precondition(expelled)),
-            (None, Some(manager)) => Ok(manager.local_routes()),
+            (None, Some(manager)) => Ok((active, manager)),
             (None, None) => Err(Status::failed_precondition(WORKER)),
         },
         Phase::Inactive | Phase::Ending => Err(Status::failed_precondition(INACTIVE)),

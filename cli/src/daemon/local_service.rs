@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::routing::any;
-use swarmlet_core::model::{Availability, ClusterSpec, InvalidAvailability};
+use swarmlet_core::model::{Availability, ClusterSpec, InvalidAvailability, RegistryAuth};
 use swarmlet_lb::status::PortError;
 use swarmlet_manager::Manager;
 use swarmlet_manager::raft::state_hash;
@@ -110,6 +110,36 @@ impl Local for LocalService {
                 .iter()
                 .map(Into::into)
                 .collect(),
+        }))
+    }
+
+    async fn resolve_image(
+        &self,
+        request: Request<v1::ResolveImageRequest>,
+    ) -> Result<Response<v1::ResolveImageResponse>, Status> {
+        let phase = self.daemon.views.now();
+        let (active, _) = gate::of_manager(&phase)?;
+        let v1::ResolveImageRequest {
+            image,
+            registry_auth,
+        } = request.into_inner();
+        let auth = registry_auth.map(|auth| RegistryAuth(auth.header));
+        let resolved = active.agent.runtime().resolve(&image, auth.as_ref()).await;
+        Ok(Response::new(match resolved {
+            Ok(Some(resolved)) => v1::ResolveImageResponse {
+                image: resolved.image,
+                platforms: resolved.platforms.iter().map(Into::into).collect(),
+                failure: String::new(),
+            },
+            Ok(None) => v1::ResolveImageResponse {
+                image,
+                ..v1::ResolveImageResponse::default()
+            },
+            Err(error) => v1::ResolveImageResponse {
+                image,
+                failure: error.to_string(),
+                ..v1::ResolveImageResponse::default()
+            },
         }))
     }
 

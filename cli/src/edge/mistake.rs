@@ -4,7 +4,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Flags of Docker Swarm's that swarmlet does not have, without the `-add` and `-rm` of updates.
 /// Whoever comes from there is told so, instead of being shown a flag that looks alike.
-const DOCKERS_FLAGS: [&str; 33] = [
+const DOCKERS_FLAGS: [&str; 32] = [
     "autolock",
     "cap-add",
     "cap-drop",
@@ -30,7 +30,6 @@ const DOCKERS_FLAGS: [&str; 33] = [
     "memory-swap",
     "memory-swappiness",
     "network",
-    "no-resolve-image",
     "oom-score-adj",
     "read-only",
     "secret",

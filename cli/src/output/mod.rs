@@ -18,6 +18,7 @@ mod update;
 use std::io::{self, Write};
 
 use serde::Serialize;
+use swarmlet_core::model::ImageReference;
 
 use crate::args::Format;
 
@@ -100,6 +101,14 @@ pub(crate) fn title(text: &str) -> String {
         .next()
         .map(|first| first.to_uppercase().chain(chars).collect())
         .unwrap_or_default()
+}
+
+/// An image as tables show it: where a tag names it, without the digest that it is pinned to.
+pub(crate) fn without_digest(image: &str) -> String {
+    match image.parse::<ImageReference>() {
+        Ok(reference) if reference.has_digest() => reference.unpinned().to_string(),
+        _ => image.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 use swarmlet_core::model::{
-    Check, Placement, PortMode, PortSpec, Resources, Service, ServiceMode, Strategy, Task,
-    TaskState, Timestamp, UnhealthyAction,
+    Check, ContainerSpec, Placement, PortMode, PortSpec, Resources, Service, ServiceMode, Strategy,
+    Task, TaskState, Timestamp, UnhealthyAction,
 };
 
 use super::counts::{Counts, at_once};
-use super::{Row, ago, natural, title, update};
+use super::{Row, ago, natural, title, update, without_digest};
 
 /// One line of `service ls`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,7 +40,7 @@ impl Row for ServiceRow {
             self.name.clone(),
             self.mode.clone(),
             replicas,
-            self.image.clone(),
+            without_digest(&self.image),
             self.ports.clone(),
         ]
     }
@@ -66,7 +66,8 @@ fn row(service: &Service, tasks: &[Task]) -> ServiceRow {
         .spec
         .task
         .container()
-        .map(|container| container.image.clone());
+        .map(|container| container.image.clone())
+        .unwrap_or_default();
     let ports: Vec<String> = service
         .spec
         .ports
@@ -79,7 +80,7 @@ fn row(service: &Service, tasks: &[Task]) -> ServiceRow {
         name: service.spec.name.clone(),
         mode: service.spec.mode.kind().to_string().replace('-', " "),
         replicas: Counts::of(service, own()).to_string(),
-        image: image.unwrap_or_default(),
+        image,
         ports: ports.join(", "),
         reason: waiting,
     }
@@ -161,6 +162,40 @@ fn placement(placement: &Placement) -> Vec<(&'static str, String)> {
     title.into_iter().chain(lines).collect()
 }
 
+/// What a service's tasks are made of.
+fn container(container: &ContainerSpec) -> Vec<(&'static str, String)> {
+    let platforms: Vec<_> = container
+        .platforms
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let unhealthy = container.unhealthy_action;
+    let mut lines = vec![
+        ("ContainerSpec:", String::new()),
+        (" Image:", container.image.clone()),
+    ];
+    let optional = [
+        (" Platforms:", platforms.join(", ")),
+        (" Args:", container.args.join(" ")),
+        (" Env:", container.env.join(" ")),
+        (
+            " Check:",
+            container.check.as_ref().map(check_line).unwrap_or_default(),
+        ),
+        (
+            " Unhealthy action:",
+            match unhealthy == UnhealthyAction::default() {
+                true => String::new(),
+                false => unhealthy.to_string(),
+            },
+        ),
+    ];
+    lines.extend(optional.into_iter().filter(|(_, value)| !value.is_empty()));
+    let mounts = container.mounts.iter();
+    lines.extend(mounts.map(|mount| (" Mount:", format!("{} -> {}", mount.source, mount.target))));
+    lines
+}
+
 /// What is limited or reserved, in one line: `0.500 CPUs, 64MiB memory, 100 pids, 2 gpu`.
 fn amounts(amount: &Resources) -> String {
     let mut parts = Vec::new();
@@ -224,27 +259,8 @@ pub(crate) fn pretty_service(service: &Service, now: Timestamp) -> String {
             line(name, &value);
         }
     }
-    if let Some(container) = spec.task.container() {
-        line("ContainerSpec:", "");
-        line(" Image:", &container.image);
-        if !container.args.is_empty() {
-            line(" Args:", &container.args.join(" "));
-        }
-        if !container.env.is_empty() {
-            line(" Env:", &container.env.join(" "));
-        }
-        if let Some(check) = &container.check {
-            line(" Check:", &check_line(check));
-        }
-        if container.unhealthy_action != UnhealthyAction::default() {
-            line(
-                " Unhealthy action:",
-                &container.unhealthy_action.to_string(),
-            );
-        }
-        for mount in &container.mounts {
-            line(" Mount:", &format!("{} -> {}", mount.source, mount.target));
-        }
+    for (name, value) in spec.task.container().iter().flat_map(|it| container(it)) {
+        line(name, &value);
     }
     let resources = &spec.task.resources;
     for (name, amount) in [

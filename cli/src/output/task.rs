@@ -7,7 +7,7 @@ use swarmlet_core::model::{
     Node, NodeId, PortMode, PortSpec, ServiceId, Task, TaskState, Timestamp,
 };
 
-use super::{Row, ago, natural, title};
+use super::{Row, ago, natural, title, without_digest};
 
 /// Whether identifiers and errors are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,11 @@ impl Row for TaskRow {
         vec![
             id.to_owned(),
             format!("{branch}{}", self.name),
-            self.image.clone(),
+            if short {
+                without_digest(&self.image)
+            } else {
+                self.image.clone()
+            },
             self.node.clone(),
             self.desired_state.clone(),
             self.current_state.clone(),

@@ -2,9 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use swarmlet_core::model::{
-    FailureAction, LbPolicy, Node, NodeId, NodeState, PortMode, PortProblem, Problem, ProblemKind,
-    Protocol, ProxyProtocol, Role, RuntimeKind, ServiceMode, Strategy, TaskPort, TaskState,
-    Timestamp, UpdateOrder, UpdateState, UpdateStatus,
+    FailureAction, LbPolicy, Node, NodeId, NodeState, Platform, PortMode, PortProblem, Problem,
+    ProblemKind, Protocol, ProxyProtocol, Role, RuntimeKind, ServiceMode, Strategy, TaskPort,
+    TaskState, Timestamp, UpdateOrder, UpdateState, UpdateStatus,
 };
 
 use swarmlet_proto::v1;
@@ -148,6 +148,41 @@ fn tasks_are_listed_by_slot_with_their_history() {
 |00000dnlpild   ng.2       whoami           Running         Pending 6 seconds ago    "back-off, starts in 7 s"
 |00000a8pa4y0   ng.10      whoami           Running         Starting 6 seconds ago                                      *:32768->80/tcp"#,
     );
+}
+
+#[test]
+fn a_digest_is_shown_where_there_is_room_for_it() {
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let (tagged, bare) = (format!("h:5000/ng:1@{digest}"), format!("ng@{digest}"));
+    let (mut ng, mut api) = (service(1, "ng", 1), service(2, "api", 1));
+    ng.spec.task.containers[0].image.clone_from(&tagged);
+    api.spec.task.containers[0].image.clone_from(&bare);
+    ng.spec.task.containers[0].platforms = ["amd64", "arm64"]
+        .map(|arch| Platform {
+            os: "linux".to_owned(),
+            arch: arch.to_owned(),
+        })
+        .into();
+    let rows = service_rows(&[ng.clone(), api], &[]);
+    let listed = list(&rows, Style::Table).unwrap();
+    assert!(listed.contains("   h:5000/ng:1   "), "{listed}");
+    // As in Docker, what has no tag is not cut to a mere name.
+    assert!(listed.contains(&bare), "{listed}");
+    let json = list(&rows[1..], Style::Json).unwrap();
+    assert!(json.contains(&tagged), "{json}");
+
+    let rows = |length| {
+        let tasks = vec![task(&ng, 1, 1, TaskState::Running)];
+        let rows = tasks_by_slot(tasks, &BTreeMap::new(), &BTreeSet::new(), NOW, length);
+        list(&rows, Style::Table).unwrap()
+    };
+    let short = rows(IdLength::Short);
+    assert!(short.contains("   h:5000/ng:1   "), "{short}");
+    assert!(rows(IdLength::Full).contains(&tagged));
+    let pretty = pretty_service(&ng, NOW);
+    let lines =
+        format!(" Image:             {tagged}\n Platforms:         linux/amd64, linux/arm64\n");
+    assert!(pretty.contains(&lines), "{pretty}");
 }
 
 #[test]

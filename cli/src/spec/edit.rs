@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use swarmlet_core::model::{ContainerSpec, ServiceSpec, TaskSpec};
 
-use super::settings::{set, set_fields, words};
+use super::settings::{set_fields, words};
 use crate::args::ServiceUpdateArgs;
 use crate::values::env_variable;
 
@@ -66,7 +66,11 @@ fn edit_list<T: Clone + PartialEq>(list: &mut Vec<T>, removed: &[T], added: &[T]
 }
 
 fn edit_container(container: &mut ContainerSpec, args: &ServiceUpdateArgs) -> Result<()> {
-    set(&mut container.image, args.image.clone());
+    if let Some(image) = &args.image {
+        container.image.clone_from(image);
+        // Those were of the other one.
+        container.platforms.clear();
+    }
     if let Some(text) = &args.args {
         container.args = words(text)?;
     }

@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::check::{Check, UnhealthyAction};
 use super::log::LogDriver;
+use super::node::Platform;
 use super::placement::Placement;
 use super::time::nanoseconds;
 
@@ -37,11 +38,12 @@ impl TaskSpec {
         self.containers.first()
     }
 
-    /// The same with another one's registry credentials.
+    /// The same with what another one says of getting its images: the registry credentials, and
+    /// what the images are made for. Neither changes the bytes that a reference names.
     #[must_use]
-    pub(super) fn with_credentials_of(&self, other: &Self) -> Cow<'_, Self> {
+    pub(super) fn with_sources_of(&self, other: &Self) -> Cow<'_, Self> {
         let same = |(one, other): (&ContainerSpec, &ContainerSpec)| {
-            one.registry_auth == other.registry_auth
+            one.registry_auth == other.registry_auth && one.platforms == other.platforms
         };
         if self.containers.iter().zip(&other.containers).all(same) {
             return Cow::Borrowed(self);
@@ -49,6 +51,7 @@ impl TaskSpec {
         let mut spec = self.clone();
         for (container, other) in spec.containers.iter_mut().zip(&other.containers) {
             container.registry_auth.clone_from(&other.registry_auth);
+            container.platforms.clone_from(&other.platforms);
         }
         Cow::Owned(spec)
     }
@@ -90,6 +93,10 @@ pub struct ContainerSpec {
     pub check: Option<Check>,
     /// What happens when `health` or `check` fail of a container that ran.
     pub unhealthy_action: UnhealthyAction,
+    /// What the image is made for, as its registry said; a node must have one of them. Empty
+    /// where the registry was not asked, or did not know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<Platform>,
     /// Credentials for the registry of `image`, for every pull on every node.
     #[serde(skip)]
     pub registry_auth: Option<RegistryAuth>,

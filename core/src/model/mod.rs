@@ -8,6 +8,7 @@ mod check;
 mod cluster;
 mod container;
 mod id;
+mod image;
 mod log;
 mod mode;
 mod network;
@@ -28,6 +29,7 @@ pub use container::{
     Resources, RestartCondition, RestartPolicy, TaskSpec,
 };
 pub use id::{ClusterId, InvalidId, NodeId, ServiceId, TaskId};
+pub use image::{ImageReference, InvalidReference};
 pub use log::LogDriver;
 pub use mode::{InvalidMode, ModeKind, ServiceMode};
 pub use network::{InvalidNetwork, Network};

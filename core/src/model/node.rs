@@ -173,6 +173,15 @@ impl Platform {
         let same = |own: &str, found: &str| own.is_empty() || own.eq_ignore_ascii_case(found);
         same(&self.os, &found.os) && same(self.go_arch(), found.go_arch())
     }
+
+    /// Whether what is made for this one runs on another one: on the same, and on the 64-bit
+    /// machines that run the programs of their forebears.
+    #[must_use]
+    pub fn runs_on(&self, machine: &Self) -> bool {
+        let heirs = [("386", "amd64"), ("arm", "arm64")];
+        let is_heir = heirs.contains(&(self.go_arch(), machine.go_arch()));
+        self.includes(machine) || (is_heir && self.os.eq_ignore_ascii_case(&machine.os))
+    }
 }
 
 /// Users, kernels and engines write the kernel's words for an architecture as well as Go's.

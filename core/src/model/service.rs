@@ -52,7 +52,7 @@ impl Service {
     /// version of a job is a run of its own.
     ///
     /// As in Docker Swarm a task that has its image does not mind new registry credentials:
-    /// those of ECR are new twice a day.
+    /// those of ECR are new twice a day. Nor does it mind what the image is made for.
     #[must_use]
     pub fn is_outdated(&self, task: &Task) -> bool {
         if task.spec_version == self.spec_version {
@@ -63,7 +63,7 @@ impl Service {
         }
         let has_image = (TaskState::Ready..=TaskState::Running).contains(&task.status.state);
         let spec = match has_image {
-            true => task.spec.with_credentials_of(&self.spec.task),
+            true => task.spec.with_sources_of(&self.spec.task),
             false => Cow::Borrowed(&task.spec),
         };
         !self.spec.makes(&spec, &task.ports)

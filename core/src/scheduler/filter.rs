@@ -106,7 +106,7 @@ pub(super) fn lasting(node: &Node, task: &Task) -> Result<(), Refusal> {
     if !meets_constraints(node, &task.spec) {
         return Err(Refusal::Constraint);
     }
-    if !has_platform(node, &task.spec.placement.platforms) {
+    if !has_platform(node, &task.spec) {
         return Err(Refusal::Platform);
     }
     Ok(())
@@ -117,7 +117,7 @@ pub(super) fn lasting(node: &Node, task: &Task) -> Result<(), Refusal> {
 pub(crate) fn suits(node: &Node, spec: &TaskSpec) -> bool {
     runs(node.description.runtime, spec).is_ok()
         && meets_constraints(node, spec)
-        && has_platform(node, &spec.placement.platforms)
+        && has_platform(node, spec)
 }
 
 /// Whether every constraint holds for a node.
@@ -126,10 +126,19 @@ pub(crate) fn meets_constraints(node: &Node, spec: &TaskSpec) -> bool {
     constraints.all(|constraint| constraint::holds(constraint, node))
 }
 
-/// Whether an image that is made for these platforms runs on a node; with none named it may.
-fn has_platform(node: &Node, platforms: &[Platform]) -> bool {
-    let made_for = |wanted: &Platform| wanted.includes(&node.description.platform);
-    platforms.is_empty() || platforms.iter().any(made_for)
+/// Whether a node is one of those that the user names, and runs what the image is made for. Where
+/// nobody says anything it may.
+fn has_platform(node: &Node, spec: &TaskSpec) -> bool {
+    let own = &node.description.platform;
+    let named = &spec.placement.platforms;
+    let runs = |made_for: &[Platform]| {
+        made_for.is_empty() || made_for.iter().any(|platform| platform.runs_on(own))
+    };
+    (named.is_empty() || named.iter().any(|platform| platform.includes(own)))
+        && spec
+            .containers
+            .iter()
+            .all(|container| runs(&container.platforms))
 }
 
 /// The filters that look at what the node carries; `of_service` is the number of live tasks of

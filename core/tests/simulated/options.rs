@@ -5,7 +5,8 @@
 //! restart=any|on-failure|none restart-delay=SECONDSs max-attempts=N window=SECONDSs
 //! port=80:80 host-port=53:53 cpus=N constraint=KEY==VALUE drain=SECONDSs
 //! pref=ATTRIBUTE max-per-node=N generic=KIND:N platform=OS/ARCH strategy=spread|binpack
-//! image=IMAGE behaves=healthy|missing|never-healthy|crash=SECONDSs|exit=SECONDSs force
+//! image=IMAGE made-for=OS/ARCH[,OS/ARCH…]
+//! behaves=healthy|missing|never-healthy|crash=SECONDSs|exit=SECONDSs force
 //! [rollback-] parallelism=N delay=SECONDSs monitor=SECONDSs ratio=R deadline=SECONDSs
 //!             action=pause|continue|rollback order=stop-first|start-first
 //!             min-healthy=PERCENT max=PERCENT
@@ -94,11 +95,10 @@ pub(crate) fn set(simulation: &mut Simulation, spec: &mut ServiceSpec, option: &
             generic.insert(kind.to_owned(), amount.parse().unwrap());
         }
         "platform" => {
-            let (os, arch) = value.split_once('/').unwrap();
-            spec.task.placement.platforms.push(Platform {
-                os: os.to_owned(),
-                arch: arch.to_owned(),
-            });
+            spec.task.placement.platforms.push(platform(value));
+        }
+        "made-for" => {
+            spec.task.containers[0].platforms = value.split(',').map(platform).collect();
         }
         "strategy" => {
             spec.task.placement.strategy = match value {
@@ -112,6 +112,14 @@ pub(crate) fn set(simulation: &mut Simulation, spec: &mut ServiceSpec, option: &
         "behaves" => behave(simulation, &spec.name, value),
         "force" => spec.task.force_update += 1,
         _ => set_update(&mut spec.update, key, value),
+    }
+}
+
+fn platform(text: &str) -> Platform {
+    let (os, arch) = text.split_once('/').unwrap();
+    Platform {
+        os: os.to_owned(),
+        arch: arch.to_owned(),
     }
 }
 

@@ -73,6 +73,7 @@ impl From<&ContainerSpec> for v1::ContainerSpec {
             }),
             check: spec.check.as_ref().map(Into::into),
             unhealthy_action: v1::UnhealthyAction::from(spec.unhealthy_action).into(),
+            platforms: messages(&spec.platforms),
         }
     }
 }
@@ -100,6 +101,7 @@ impl TryFrom<v1::ContainerSpec> for ContainerSpec {
                 "unhealthy_action",
                 message.unhealthy_action,
             )?,
+            platforms: list("platforms", message.platforms)?,
         })
     }
 }

@@ -55,11 +55,12 @@ pub(super) fn container() -> impl Strategy<Value = ContainerSpec> {
         option::of(text().prop_map(RegistryAuth)),
         option::of(check::check()),
         check::unhealthy_action(),
+        vec(platform(), 0..3),
     );
     (first, second).prop_map(|(first, second)| {
         let (image, entrypoint, args, env, labels, hostname, user) = first;
         let (workdir, mounts, stop_signal, stop_grace_period, health, ..) = second;
-        let (.., registry_auth, check, unhealthy_action) = second;
+        let (.., registry_auth, check, unhealthy_action, platforms) = second;
         ContainerSpec {
             image,
             entrypoint,
@@ -76,6 +77,7 @@ pub(super) fn container() -> impl Strategy<Value = ContainerSpec> {
             registry_auth,
             check,
             unhealthy_action,
+            platforms,
         }
     })
 }

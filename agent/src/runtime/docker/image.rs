@@ -9,7 +9,7 @@ use bollard::Docker;
 use bollard::errors::Error;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
-use swarmlet_core::model::{ContainerSpec, Platform, RegistryAuth};
+use swarmlet_core::model::{ContainerSpec, ImageReference, Platform, RegistryAuth};
 
 use super::{Answer, CALL_DEADLINE, DockerRuntime};
 use crate::runtime::RuntimeError;
@@ -31,8 +31,18 @@ impl DockerRuntime {
         if self.image_is_here(image).await? {
             return Ok(());
         }
+        let auth = container.registry_auth.as_ref();
+        let pull = || self.pull_until_here(image, auth);
+        self.pulls.share(image, auth, pull).await
+    }
+
+    async fn pull_until_here(
+        &self,
+        image: &str,
+        auth: Option<&RegistryAuth>,
+    ) -> Result<(), RuntimeError> {
         tracing::info!(image, "pulling");
-        let failure = match self.pull(image, container.registry_auth.as_ref()).await {
+        let failure = match self.pull(image, auth).await {
             Ok(()) => None,
             Err(PullError::Unanswered(error)) => return Err(error),
             Err(PullError::Refused(reason)) => Some(reason),
@@ -76,10 +86,11 @@ impl DockerRuntime {
     async fn pull(&self, image: &str, auth: Option<&RegistryAuth>) -> Result<(), PullError> {
         let mut client = self.client(PULL_STALL).map_err(PullError::Unanswered)?;
         if let Some(auth) = auth {
-            client = with_credentials(client, auth)?;
+            client = with_credentials(client, auth)
+                .map_err(|error| PullError::Refused(error.to_string()))?;
         }
         let options = CreateImageOptionsBuilder::new()
-            .from_image(&with_tag(image))
+            .from_image(&tagged(image))
             .build();
         let mut progress = std::pin::pin!(client.create_image(Some(options), None, None));
         loop {
@@ -118,10 +129,6 @@ fn check_platform(
     host: &Platform,
     emulators: &Path,
 ) -> Result<(), RuntimeError> {
-    let is_older = matches!(
-        (made_for.go_arch(), host.go_arch()),
-        ("386", "amd64") | ("arm", "arm64")
-    );
     let emulated = || {
         let machine = match made_for.go_arch() {
             "amd64" => "x86_64",
@@ -131,7 +138,7 @@ fn check_platform(
         };
         emulators.join(format!("qemu-{machine}")).exists()
     };
-    if made_for.includes(host) || (made_for.os == host.os && (is_older || emulated())) {
+    if made_for.runs_on(host) || (made_for.os == host.os && emulated()) {
         return Ok(());
     }
     Err(RuntimeError::Rejected(format!(
@@ -148,12 +155,15 @@ enum PullError {
     Unanswered(RuntimeError),
 }
 
+/// Credentials that no engine reads.
+#[derive(Debug, thiserror::Error)]
+#[error("the registry credentials of the service are malformed")]
+pub(super) struct Malformed;
+
 /// The client itself would encode credentials in the alphabet that the engine does not read,
 /// and the engine takes unreadable credentials for none.
-fn with_credentials(client: Docker, auth: &RegistryAuth) -> Result<Docker, PullError> {
-    let json = decode(&auth.0).ok_or_else(|| {
-        PullError::Refused("the registry credentials of the service are malformed".to_owned())
-    })?;
+pub(super) fn with_credentials(client: Docker, auth: &RegistryAuth) -> Result<Docker, Malformed> {
+    let json = decode(&auth.0).ok_or(Malformed)?;
     let header = URL_SAFE.encode(json);
     Ok(client.with_request_modifier(move |mut request| {
         if let Ok(mut value) = header.parse::<tonic::codegen::http::HeaderValue>() {
@@ -171,12 +181,11 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 }
 
 /// The reference with the tag that it means: without one the engine would pull all of them.
-fn with_tag(image: &str) -> String {
-    let name = image.rsplit('/').next().unwrap_or(image);
-    if name.contains([':', '@']) {
-        image.to_owned()
-    } else {
-        format!("{image}:latest")
+fn tagged(image: &str) -> String {
+    match image.parse::<ImageReference>() {
+        Ok(reference) => reference.tagged().to_string(),
+        // The engine will say what is wrong with it.
+        Err(_) => image.to_owned(),
     }
 }
 
@@ -221,14 +230,16 @@ mod tests {
 
     #[test]
     fn references_get_a_tag() {
+        let pinned = format!("nginx:1@sha256:{}", "0".repeat(64));
         for (image, expected) in [
             ("nginx", "nginx:latest"),
             ("nginx:1.27", "nginx:1.27"),
             ("host:5000/nginx", "host:5000/nginx:latest"),
             ("host:5000/a/nginx:x", "host:5000/a/nginx:x"),
-            ("nginx@sha256:abc", "nginx@sha256:abc"),
+            (&pinned, &pinned),
+            ("not/An:image", "not/An:image"),
         ] {
-            assert_eq!(with_tag(image), expected);
+            assert_eq!(tagged(image), expected);
         }
     }
 

@@ -8,6 +8,8 @@ mod events;
 mod image;
 mod log;
 mod observe;
+mod pulls;
+mod resolve;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -22,14 +24,15 @@ use bollard::query_parameters::{
 };
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, BoxStream, StreamExt};
-use swarmlet_core::model::{Resources, RuntimeKind, Task, TaskId, TaskPort};
+use swarmlet_core::model::{RegistryAuth, Resources, RuntimeKind, Task, TaskId, TaskPort};
 use tokio::time::Instant;
 
+use self::pulls::Pulls;
 use super::exits::Exits;
 use super::log::{LogLine, LogQuery};
 use super::{
-    Container, ContainerState, DetectError, Engine, Runtime, RuntimeError, RuntimeEvent, Scope,
-    go_arch,
+    Container, ContainerState, DetectError, Engine, Resolved, Runtime, RuntimeError, RuntimeEvent,
+    Scope, go_arch,
 };
 
 /// Where an engine listens when nobody says otherwise.
@@ -71,6 +74,7 @@ mod label {
 pub struct DockerRuntime {
     host: String,
     exits: Exits,
+    pulls: Pulls,
 }
 
 impl DockerRuntime {
@@ -91,6 +95,7 @@ impl DockerRuntime {
         Ok(Self {
             host: host.to_owned(),
             exits: Exits::default(),
+            pulls: Pulls::default(),
         })
     }
 
@@ -317,6 +322,14 @@ impl Runtime for DockerRuntime {
             Ok(())
         }
         .boxed()
+    }
+
+    fn resolve<'a>(
+        &'a self,
+        image: &'a str,
+        auth: Option<&'a RegistryAuth>,
+    ) -> BoxFuture<'a, Result<Option<Resolved>, RuntimeError>> {
+        self.resolve_image(image, auth).boxed()
     }
 
     fn prepare<'a>(
