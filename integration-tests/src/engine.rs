@@ -28,6 +28,9 @@ pub(crate) const ROLE: (&str, &str) = ("SWARMLET_TEST_ROLE", "engine");
 /// An engine answers within a second on an idle machine with two cores.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// The network of hosts and client.
+const SWITCHED: &str = "10.99.0.0/24";
+
 /// Longest wait for one answer of the engine's socket.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
@@ -157,8 +160,10 @@ impl Engine {
 
     fn start_dockerd(&self, namespace: &Namespace) -> Result<()> {
         let at = |name: &str| self.directory.join(name).display().to_string();
-        // An own, empty configuration: the machine's would be read otherwise.
-        fs::write(self.directory.join("daemon.json"), "{}\n")?;
+        // An own configuration: the machine's would be read otherwise. Registries of tests speak
+        // plain HTTP.
+        let configuration = format!("{{\"insecure-registries\": [\"{SWITCHED}\"]}}\n");
+        fs::write(self.directory.join("daemon.json"), configuration)?;
         let mut dockerd = namespace.command("dockerd");
         dockerd
             .args(["--config-file", &at("daemon.json")])

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::{
-    Host, Image, Namespace, cleanup, contention,
+    Host, Image, Namespace, Registry, cleanup, contention,
     host::ImportedFrom,
     run::{Clock, Run},
 };
@@ -181,6 +181,15 @@ impl Hosts {
     #[must_use]
     pub fn client(&self) -> &Namespace {
         &self.client
+    }
+
+    /// A registry of images on the client, at this port, that every engine may pull from.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn registry(&self, port: u16) -> Result<Registry> {
+        Registry::start(&self.client, CLIENT, port)
     }
 
     /// The name of this run, as in [`cleanup::remaining`].

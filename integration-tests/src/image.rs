@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -53,8 +54,23 @@ impl Image {
         }
     }
 
+    /// What is run in it.
+    pub(crate) fn entrypoint(&self) -> &[String] {
+        &self.entrypoint
+    }
+
     /// Writes the root file system as a tar archive, for `docker import`.
     pub(crate) fn write_archive(&self, path: &Path) -> Result<()> {
+        self.pack(File::create(path)?)?.sync_data()?;
+        Ok(())
+    }
+
+    /// The root file system as a tar archive.
+    pub(crate) fn archive(&self) -> Result<Vec<u8>> {
+        self.pack(Vec::new())
+    }
+
+    fn pack<W: Write>(&self, into: W) -> Result<W> {
         let failed = || {
             format!(
                 "cannot pack {} for the image {}",
@@ -67,13 +83,12 @@ impl Image {
         header.set_size(binary.metadata().with_context(failed)?.len());
         header.set_mode(0o755);
         header.set_cksum();
-        let mut archive = tar::Builder::new(File::create(path)?);
+        let mut archive = tar::Builder::new(into);
         let name = self.entrypoint[0].trim_start_matches('/').to_owned();
         archive
             .append_data(&mut header, name, &mut binary)
             .with_context(failed)?;
-        archive.into_inner().with_context(failed)?.sync_data()?;
-        Ok(())
+        archive.into_inner().with_context(failed)
     }
 
     /// The arguments of `docker` that make the image of an archive on standard input.

@@ -28,6 +28,7 @@ mod one_way;
 mod paused;
 mod probe;
 mod quorum;
+mod registry;
 mod siege;
 mod workers;
 mod writes;

@@ -17,6 +17,7 @@ mod cluster;
 mod failures;
 mod grace;
 mod health;
+mod images;
 mod no_connection_lost;
 mod placement;
 mod ports;

@@ -69,12 +69,16 @@ impl System {
 
     /// Adds the service with one replica, and does not wait.
     pub(crate) fn create(self, host: &Host) -> Result<()> {
-        let mut words = vec!["service", "create", "--detach", "--name", SERVICE];
-        if self == Self::Swarm {
-            // The image is on every host and in no registry.
-            words.push("--no-resolve-image");
-        }
-        words.push("whoami");
+        // The image is on every host and in no registry.
+        let words = [
+            "service",
+            "create",
+            "--detach",
+            "--no-resolve-image",
+            "--name",
+            SERVICE,
+            "whoami",
+        ];
         self.run(host, &words)?.success().map(drop)
     }
 
