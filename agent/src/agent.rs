@@ -74,6 +74,17 @@ impl AgentConfig {
         }
     }
 
+    fn check(&self) -> Result<(), AgentError> {
+        if !self.data_dir.is_absolute() {
+            return Err(AgentError::RelativePath(self.data_dir.clone()));
+        }
+        let (first, last) = self.task_ports;
+        if first == 0 || first > last {
+            return Err(AgentError::TaskPorts(first, last));
+        }
+        Ok(())
+    }
+
     fn place(&self) -> Place {
         Place {
             node: self.node.clone(),
@@ -137,13 +148,7 @@ impl Agent {
         runtime: Arc<dyn Runtime>,
         sink: Arc<dyn TableSink>,
     ) -> Result<Self, AgentError> {
-        if !config.data_dir.is_absolute() {
-            return Err(AgentError::RelativePath(config.data_dir));
-        }
-        let (first, last) = config.task_ports;
-        if first == 0 || first > last {
-            return Err(AgentError::TaskPorts(first, last));
-        }
+        config.check()?;
         let store = Store::open(&config.data_dir)?;
         let reading = store.clone();
         let kept = tokio::task::spawn_blocking(move || reading.load())
