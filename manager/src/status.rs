@@ -38,6 +38,16 @@ pub(crate) fn of_proposal(error: &ProposeError) -> Status {
     }
 }
 
+/// Why the latest state could not be read. Nothing was done by that, so whoever asked may ask
+/// again: a leader that was taken out of the voters has no quorum, and soon knows that another
+/// one leads.
+pub(crate) fn of_read(error: &ProposeError) -> Status {
+    match error {
+        ProposeError::NoQuorum => not_leader(),
+        other => of_proposal(other),
+    }
+}
+
 /// Why the voters stay as they are.
 pub(crate) fn of_members(error: &MembersError) -> Status {
     match error {

@@ -40,9 +40,7 @@ const WORKER: &str = "This node is a worker, which has no copy of the swarm's st
 impl Daemon {
     /// Makes this node the only manager of its cluster, with the state that it has.
     pub(super) async fn go_on_alone(&self, wish: String) -> Result<v1::InitResponse, Status> {
-        let mut phases = self.views.subscribe();
-        let started = phases.wait_for(|phase| !matches!(phase, Phase::Starting));
-        if timeout(START, started).await.is_err() {
+        if let Phase::Starting = self.views.settled(START).await {
             return Err(Status::unavailable(
                 "the daemon is bringing its node back, try again in a moment",
             ));

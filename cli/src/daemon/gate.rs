@@ -1,6 +1,8 @@
 //! The control service on the local socket: the manager's where there is one, and elsewhere an
 //! answer that says why there is none, in Docker's words.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -19,9 +21,13 @@ pub(crate) const WORKER: &str = "This node is not a swarm manager. Worker nodes 
      to view or modify cluster state. Please run this command on a manager node or promote the \
      current node to a manager.";
 
+/// How long a call waits for a node that is being brought back, or becomes a worker or a manager:
+/// longer than that takes, and no longer than a user waits for an answer without a leader.
+const SETTLE_WAIT: Duration = Duration::from_millis(1700);
+
 /// Passes a call on to the manager, or refuses it.
 pub(crate) async fn control(State(views): State<Views>, request: Request) -> Response {
-    match manager(&views.now()) {
+    match manager(&views.settled(SETTLE_WAIT).await) {
         Ok(routes) => {
             let answered = routes.into_axum_router().oneshot(request).await;
             match answered {
@@ -53,5 +59,23 @@ pub(super) fn of_manager(phase: &Phase) -> Result<(&Active, &Manager), Status> {
         Phase::Starting => Err(Status::unavailable(
             "the daemon is bringing its node back, try again in a moment",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_waits_for_a_node_that_is_about_to_be_there() {
+        let views = Views::new(Phase::Starting);
+        let call = control(State(views.clone()), Request::new(Body::empty()));
+        let shown = async {
+            tokio::task::yield_now().await;
+            views.show(Phase::Inactive);
+        };
+        let (response, ()) = tokio::join!(call, shown);
+        let status = Status::from_header_map(response.headers()).unwrap();
+        assert_eq!(status.message(), INACTIVE);
     }
 }

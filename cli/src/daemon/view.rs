@@ -4,12 +4,14 @@
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use swarmlet_agent::Agent;
 use swarmlet_core::model::{ClusterId, NodeId, Role, RuntimeKind};
 use swarmlet_manager::Manager;
 use swarmlet_proto::transport::IdentityStore;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::balancer::Balancer;
 
@@ -99,6 +101,16 @@ impl Views {
 
     pub(crate) fn now(&self) -> Phase {
         self.0.borrow().clone()
+    }
+
+    /// What the daemon is once its node is no more about to become something else, or what it is
+    /// so far.
+    pub(crate) async fn settled(&self, within: Duration) -> Phase {
+        let mut phases = self.subscribe();
+        let settled = phases.wait_for(|phase| !matches!(phase, Phase::Starting));
+        // Neither running out of time nor the daemon's end is an error: the phase tells.
+        drop(timeout(within, settled).await);
+        self.now()
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Phase> {

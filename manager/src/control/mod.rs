@@ -50,7 +50,10 @@ impl ControlService {
     async fn readable<T>(&self, request: &Request<T>) -> Result<Arc<State>, Status> {
         match request.extensions().get::<MayBeStale>() {
             Some(MayBeStale) => Ok(self.raft.state()),
-            None => self.current().await,
+            None => {
+                let state = self.raft.linearizable().await;
+                state.map_err(|error| status::of_read(&error))
+            }
         }
     }
 
