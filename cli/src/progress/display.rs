@@ -271,6 +271,7 @@ mod tests {
             updating: false,
             rolling_back: None,
             by_node: false,
+            given_up: 0,
             job: None,
         }
     }
@@ -336,7 +337,6 @@ mod tests {
         let mut some = progress(&states, 5);
         some.job = Some(Job {
             completed: 1,
-            given_up: 0,
             at_once: 2,
         });
         let expected = [
@@ -352,7 +352,6 @@ mod tests {
         let mut all = progress(&[(TaskState::Complete, None)], 1);
         all.job = Some(Job {
             completed: 1,
-            given_up: 0,
             at_once: 1,
         });
         assert_eq!(screen(&all).len(), 3, "there is nothing to verify");

@@ -26,6 +26,9 @@ pub(crate) struct Progress {
     pub(crate) rolling_back: Option<String>,
     /// Where there is one task on each node: how many there are to be is known from them alone.
     pub(crate) by_node: bool,
+    /// Tasks that the policy does not start again, although they failed or, where they are not to
+    /// end, have ended.
+    pub(crate) given_up: usize,
     /// Where the tasks are to end.
     pub(crate) job: Option<Job>,
 }
@@ -35,8 +38,6 @@ pub(crate) struct Progress {
 pub(crate) struct Job {
     /// Tasks that have completed.
     pub(crate) completed: usize,
-    /// Tasks that the policy does not start again although they failed.
-    pub(crate) given_up: usize,
     /// Tasks that run at the same time, at most.
     pub(crate) at_once: usize,
 }
@@ -100,14 +101,13 @@ impl Progress {
                 })
                 .map(|status| status.message.clone()),
             by_node: mode.is_global(),
+            given_up: newest
+                .values()
+                .filter(|task| task.status.state.is_terminal() && !is_well(task, mode))
+                .filter(|task| is_over(task, &service.spec.task.restart))
+                .count(),
             job: mode.is_job().then(|| Job {
                 completed: in_state(TaskState::Complete),
-                given_up: newest
-                    .values()
-                    .filter(|task| task.status.state != TaskState::Complete)
-                    .filter(|task| task.status.state.is_terminal())
-                    .filter(|task| is_over(task, &service.spec.task.restart))
-                    .count(),
                 at_once: at_once(mode, total),
             }),
             tasks: slots,
@@ -129,21 +129,29 @@ impl Progress {
         self.job.is_some() && self.is_complete()
     }
 
-    /// Why a job will not complete, once all that is left of it has been given up.
+    /// Why the service will not come to what it should be, once all that is missing of it has
+    /// been given up: whoever waits for it would wait for ever.
     pub(crate) fn given_up(&self) -> Option<String> {
-        let job = self.job.as_ref().filter(|job| job.given_up > 0)?;
-        if job.completed + job.given_up < self.total {
+        let (well, updating) = match &self.job {
+            Some(job) => (job.completed, false),
+            None => (self.running, self.updating),
+        };
+        if self.given_up == 0 || updating || well + self.given_up < self.total {
             return None;
         }
-        let mut errors = self.tasks.iter().filter_map(|slot| slot.error.as_ref());
-        let reason = errors
-            .next()
-            .map(String::as_str)
-            .unwrap_or("no reason given");
-        let (name, failed, total) = (&self.name, job.given_up, self.total);
-        Some(format!(
-            "job {name} failed: {failed} of {total} tasks were given up: {reason}"
-        ))
+        let mut errors = self.tasks.iter().filter_map(|slot| slot.error.as_deref());
+        let (name, failed, total) = (&self.name, self.given_up, self.total);
+        Some(match &self.job {
+            Some(_) => format!(
+                "job {name} failed: {failed} of {total} tasks were given up: {}",
+                errors.next().unwrap_or("no reason given")
+            ),
+            None => format!(
+                "service {name} will not converge: {failed} of {total} tasks ended, and the \
+                 restart policy starts no other: {}",
+                errors.next().unwrap_or("exit code 0")
+            ),
+        })
     }
 }
 

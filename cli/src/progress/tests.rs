@@ -197,3 +197,42 @@ fn a_job_is_done_or_given_up() {
     let again = Progress::of(&job, &tasks, Wait::Update);
     assert!(!again.is_done() && again.given_up().is_none());
 }
+
+#[test]
+fn a_service_whose_tasks_are_given_up_is_waited_for_no_longer() {
+    let mut ng = service(1, "ng", 2);
+    ng.spec.task.restart.condition = RestartCondition::None;
+    let one = task(&ng, 1, 1, TaskState::Running);
+    let mut two = task(&ng, 2, 2, TaskState::Complete);
+    let given_up = |ng: &Service, two: &Task, wait| {
+        let tasks = [one.clone(), two.clone()];
+        Progress::of(ng, &tasks, wait).given_up()
+    };
+    let reason = |why| {
+        Some(format!(
+            "service ng will not converge: 1 of 2 tasks ended, and the restart policy starts no \
+             other: {why}"
+        ))
+    };
+    assert_eq!(given_up(&ng, &two, Wait::Tasks), reason("exit code 0"));
+    two.status.state = TaskState::Failed;
+    two.status.error = Some("task: non-zero exit (3)".to_owned());
+    assert_eq!(
+        given_up(&ng, &two, Wait::Tasks),
+        reason("task: non-zero exit (3)")
+    );
+    // What becomes of an update the updater says.
+    ng.update_status = Some(status(UpdateState::Updating));
+    assert_eq!(given_up(&ng, &two, Wait::Update), None);
+    ng.update_status = None;
+    // The other one is not there yet, or it is started again.
+    assert_eq!(
+        Progress::of(&ng, &[two.clone()], Wait::Tasks).given_up(),
+        None
+    );
+    ng.spec.task.restart.condition = RestartCondition::Any;
+    assert_eq!(given_up(&ng, &two, Wait::Tasks), None);
+    ng.spec.task.restart.max_attempts = 2;
+    two.restart.attempts = 2;
+    assert!(given_up(&ng, &two, Wait::Tasks).is_some());
+}
