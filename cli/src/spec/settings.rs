@@ -166,7 +166,7 @@ pub(super) fn words(text: &str) -> Result<Vec<String>> {
             (c, Some(open)) if c == open => quote = None,
             ('\\', None | Some('"')) => match chars.next() {
                 Some(next) => word.get_or_insert_default().push(next),
-                None => bail!("invalid entrypoint {text:?}: a backslash at the end"),
+                None => bail!("invalid command {text:?}: a backslash at the end"),
             },
             (c, Some(_)) => word.get_or_insert_default().push(c),
             ('"' | '\'', None) => {
@@ -178,7 +178,7 @@ pub(super) fn words(text: &str) -> Result<Vec<String>> {
         }
     }
     if quote.is_some() {
-        bail!("invalid entrypoint {text:?}: a quote is not closed");
+        bail!("invalid command {text:?}: a quote is not closed");
     }
     words.extend(word);
     Ok(words)

@@ -261,7 +261,7 @@ fn mistakes_are_found_before_the_cluster_is_asked() {
         ),
         (
             &["--entrypoint", "a 'b", "x"],
-            "invalid entrypoint \"a 'b\": a quote is not closed",
+            "invalid command \"a 'b\": a quote is not closed",
         ),
         (
             &["--env-file", "/nowhere", "x"],
