@@ -24,7 +24,9 @@ use tokio::{
 
 use super::faulty::{Call, Fault, Faults, Rule};
 use crate::{random::random, run::Config, table::Endpoint};
-use support::{Backend, Mesh, fetch, keyed, listener, own_ip, own_port, ready, soon, until};
+use support::{
+    Backend, Mesh, assert_reset, fetch, keyed, listener, own_ip, own_port, ready, soon, until,
+};
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -248,6 +250,22 @@ async fn bulk_goes_through_pipes_and_loses_no_byte_there() {
         mesh.client.status().await.unwrap().buffered == 0
     })
     .await;
+    mesh.stop().await;
+}
+
+/// The kernel tells a reset once, and who receives into a pipe may be the one who hears of it.
+#[tokio::test]
+async fn a_reset_that_a_pipe_meets_is_passed_on() {
+    let reset = fails(Call::ReceiveIntoPipe, Errno::CONNRESET, 1_000);
+    let faults = Arc::new(Faults::new(seed(), vec![reset]));
+    let mut mesh = start(&faults, |config| config.threads = Some(1)).await;
+    let port = own_port();
+    let endless = Backend::endless().await;
+    mesh.set(&[listener(port, vec![ready("a", endless.address)])])
+        .await;
+    let mut client = TcpStream::connect((own_ip(), port)).await.unwrap();
+    assert_reset(&mut client).await;
+    assert_eq!(faults.met(reset.0, reset.1), 1);
     mesh.stop().await;
 }
 

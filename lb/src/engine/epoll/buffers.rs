@@ -74,30 +74,45 @@ impl Buffers {
 
     /// Receives into a pipe. Nothing comes of it where there is none, or nothing
     /// to be received: to receive into memory tells why.
+    ///
+    /// # Errors
+    ///
+    /// The socket's own. The kernel tells it once: after a reset that was told
+    /// here, to receive into memory would show an end in order.
     pub(super) fn receive_into_pipe(
         &mut self,
         source: &Socket,
         limit: usize,
-    ) -> Option<(Box<Remainder>, usize)> {
-        let mut remainder = match self.pipes.pop() {
-            Some(remainder) => remainder,
-            None => Box::new(Remainder::new(Place::Pipe(self.plumber.make()?))),
+    ) -> Result<Option<(Box<Remainder>, usize)>, Errno> {
+        let Some(mut remainder) = self.empty_pipe() else {
+            return Ok(None);
         };
         let Place::Pipe(pipe) = &mut remainder.place else {
-            return None;
+            return Ok(None);
         };
         match pipe.fill(source, limit) {
             Ok(moved) if moved > 0 => {
                 remainder.charge = Some(self.budget.charge(moved));
-                return Some((remainder, moved));
+                return Ok(Some((remainder, moved)));
             }
             // The kernel, or who confines this process, does not want it.
             Err(error @ (Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::ACCESS)) => {
                 self.plumber.give_up(error);
             }
-            Ok(_) | Err(_) => self.pipes.push(remainder),
+            Ok(_) | Err(Errno::AGAIN | Errno::NOMEM | Errno::NOBUFS) => self.pipes.push(remainder),
+            Err(error) => {
+                self.pipes.push(remainder);
+                return Err(error);
+            }
         }
-        None
+        Ok(None)
+    }
+
+    fn empty_pipe(&mut self) -> Option<Box<Remainder>> {
+        match self.pipes.pop() {
+            Some(remainder) => Some(remainder),
+            None => Some(Box::new(Remainder::new(Place::Pipe(self.plumber.make()?)))),
+        }
     }
 
     /// Closes the empty pipes: what there is to do may never be bulk again.
@@ -182,5 +197,58 @@ impl Remainder {
                 pipe.drain(sink, more)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use rustix::{
+        event::{PollFd, PollFlags, Timespec, poll},
+        net::RecvFlags,
+    };
+
+    use super::*;
+    use crate::{socket::reset_when_closed, syscall::recv};
+
+    fn pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (near, _) = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+        (Socket::accepted(near.into()), far)
+    }
+
+    fn until_readable(socket: &Socket) {
+        let patience = Timespec {
+            tv_sec: 20,
+            tv_nsec: 0,
+        };
+        let mut asked = [PollFd::new(socket, PollFlags::IN)];
+        assert_eq!(poll(&mut asked, Some(&patience)), Ok(1));
+    }
+
+    #[test]
+    fn a_reset_is_told_and_not_taken_for_an_end() {
+        let mut buffers = Buffers::new(Arc::new(Budget::new(1 << 20)));
+        let (near, far) = pair();
+        let piped = buffers.receive_into_pipe(&near, MAX_RECEIVE);
+        assert!(piped.unwrap().is_none(), "nothing is there yet");
+        reset_when_closed(&far).unwrap();
+        drop(far);
+        until_readable(&near);
+        let error = buffers.receive_into_pipe(&near, MAX_RECEIVE).unwrap_err();
+        assert_eq!(error, Errno::CONNRESET);
+        // What who asked once more would take for the end.
+        let again = recv(&near, &mut [0; 9], RecvFlags::empty());
+        assert_eq!(again.map(|(count, _)| count), Ok(0));
+
+        let (near, far) = pair();
+        drop(far);
+        until_readable(&near);
+        let piped = buffers.receive_into_pipe(&near, MAX_RECEIVE);
+        assert!(piped.unwrap().is_none(), "to receive into memory tells");
+        assert_eq!(buffers.pipes.len(), 1);
     }
 }

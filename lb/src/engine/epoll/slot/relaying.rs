@@ -42,35 +42,41 @@ impl Slot {
     /// first.
     pub(super) fn receive(&mut self, from: Side, limit: u32, turn: &mut Turn, tools: &mut Tools) {
         let step = tools.step();
-        let mut received = 0;
         // At urgent bytes the two ways of receiving differ.
-        if limit as usize == MAX_RECEIVE && step > limit && !self.is_urgent {
-            received = self.receive_into_pipe(from, turn.left, tools);
-        }
-        if received == 0 {
+        let is_for_pipe = limit as usize == MAX_RECEIVE && step > limit && !self.is_urgent;
+        let piped = if is_for_pipe {
+            self.receive_into_pipe(from, turn.left, tools)
+        } else {
+            None
+        };
+        let received = piped.unwrap_or_else(|| {
             let limit = limit.min(turn.left).min(step);
-            received = self.receive_into_memory(from, limit, tools);
-            turn.fresh = received;
-        }
+            turn.fresh = self.receive_into_memory(from, limit, tools);
+            turn.fresh
+        });
         turn.left = turn.left.saturating_sub(received);
         turn.unsent = received > 0;
     }
 
-    fn receive_into_pipe(&mut self, from: Side, limit: u32, tools: &mut Tools) -> u32 {
+    /// `None` where it has to be tried into memory.
+    fn receive_into_pipe(&mut self, from: Side, limit: u32, tools: &mut Tools) -> Option<u32> {
         let to = from.other();
         if self.remainder(to).is_some() {
-            return 0;
+            return None;
         }
-        let Some(source) = self.socket(from) else {
-            return 0;
-        };
-        let received = tools.buffers.receive_into_pipe(source, limit as usize);
-        let Some((remainder, received)) = received else {
-            return 0;
-        };
-        *self.remainder(to) = Some(remainder);
-        // Less than was asked for may be all that the pipe had room for.
-        self.tell_received(from, received, false, tools)
+        let source = self.socket(from)?;
+        match tools.buffers.receive_into_pipe(source, limit as usize) {
+            Ok(received) => {
+                let (remainder, received) = received?;
+                *self.remainder(to) = Some(remainder);
+                // Less than was asked for may be all that the pipe had room for.
+                Some(self.tell_received(from, received, false, tools))
+            }
+            Err(error) => {
+                self.fail(from, error, tools);
+                Some(0)
+            }
+        }
     }
 
     fn receive_into_memory(&mut self, from: Side, limit: u32, tools: &mut Tools) -> u32 {
