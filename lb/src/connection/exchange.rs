@@ -1,5 +1,9 @@
 //! What an engine tells the machine, and what the machine asks of it.
 
+use std::time::Duration;
+
+use crate::run::Timeouts;
+
 /// One of the two peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
@@ -133,6 +137,24 @@ pub(crate) struct Limits {
     pub(crate) idle_ms: u64,
     /// A client that must send a PROXY header has so long for all of it.
     pub(crate) header_ms: u64,
+}
+
+impl Limits {
+    /// Longer than any process lives, and short enough to be doubled and added to a clock.
+    const NEVER_MS: u64 = 1 << 48;
+
+    pub(crate) fn of(timeouts: &Timeouts) -> Self {
+        let ms = |timeout: Duration| {
+            let ms = u64::try_from(timeout.as_millis()).unwrap_or(Self::NEVER_MS);
+            ms.min(Self::NEVER_MS)
+        };
+        Self {
+            connect_ms: ms(timeouts.connect),
+            half_closed_ms: ms(timeouts.half_closed),
+            idle_ms: ms(timeouts.idle),
+            header_ms: ms(timeouts.proxy_header),
+        }
+    }
 }
 
 /// Bytes moved since they were last asked for.

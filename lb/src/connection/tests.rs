@@ -583,3 +583,39 @@ fn it_stays_small() {
         size_of::<Connection>()
     );
 }
+
+/// Those of a configuration file can be as long as its numbers.
+#[test]
+fn the_longest_timeouts_end_nothing() {
+    let longest = Duration::from_millis(i64::MAX.unsigned_abs());
+    let limits = Limits::of(&crate::run::Timeouts {
+        connect: longest,
+        half_closed: longest,
+        idle: longest,
+        proxy_header: longest,
+        ..Default::default()
+    });
+    let mut machine = Connection::expecting_header(1_000);
+    let century_ms = 100 * 365 * 86_400_000;
+    let far = |operation: Option<Operation>| {
+        let Some(ArmTimer { at_ms }) = operation else {
+            panic!("{operation:?}");
+        };
+        assert!(at_ms > century_ms, "{at_ms}");
+    };
+    far(machine.next(1_000, &limits));
+    machine.handle(Event::HeaderReceived { drained: true }, 1_000, &limits);
+    for failure in [Some(ConnectFailure::Refused); 2].into_iter().chain([None]) {
+        assert_eq!(machine.next(1_000, &limits), Some(Operation::Connect));
+        if let Some(failure) = failure {
+            machine.handle(Event::ConnectFailed(failure), 1_000, &limits);
+            let abandoned = machine.next(1_000, &limits);
+            assert_eq!(abandoned, Some(Abandon(failure)));
+        }
+    }
+    far(machine.next(1_000, &limits));
+    machine.handle(Event::Timer, century_ms, &limits);
+    machine.handle(Event::Connected, century_ms, &limits);
+    assert!(!machine.is_connecting());
+    assert_eq!(machine.next(century_ms, &limits), Some(Settle));
+}

@@ -29,7 +29,7 @@ use self::{accept::Acceptor, buffers::Buffers, round::Round, slot::Slot};
 use super::{
     Context, Engine,
     mailbox::{Arrival, Mailbox},
-    slab::{Key, Slab},
+    slab::{GENERATIONS, Key, Slab},
     wheel::{TICK_MS, Wheel},
 };
 use crate::{
@@ -46,10 +46,10 @@ const TIGHT_STEP: u32 = 16 * 1024;
 /// Most that a turn of the loop sleeps after the kernel refused to wait.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Generations of tokens that are not of connections; a slot's generation would
-/// take years to come here.
+/// Generations of tokens that are not of connections.
 const LISTENER: u32 = u32::MAX;
 const MAILBOX: u32 = u32::MAX - 1;
+const _: () = assert!(MAILBOX >= GENERATIONS && MAILBOX < LISTENER);
 
 /// See the module.
 pub(crate) struct Epoll {
@@ -100,7 +100,7 @@ impl Engine for Epoll {
             slots: Slab::new(),
             acceptor: Acceptor::default(),
             tools: Tools {
-                limits: limits(&context.shared),
+                limits: Limits::of(&context.shared.timeouts),
                 epoll,
                 started: Instant::now(),
                 now_ms: 0,
@@ -422,16 +422,6 @@ impl Token {
                 Self::Connection(Key { index, generation }, side)
             }
         }
-    }
-}
-
-fn limits(shared: &Shared) -> Limits {
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX >> 16);
-    Limits {
-        connect_ms: ms(shared.timeouts.connect),
-        half_closed_ms: ms(shared.timeouts.half_closed),
-        idle_ms: ms(shared.timeouts.idle),
-        header_ms: ms(shared.timeouts.proxy_header),
     }
 }
 

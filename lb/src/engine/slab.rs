@@ -1,6 +1,11 @@
 //! A table of slots that are used again, each use with a tag of its own, so that
 //! an event of an earlier use is told from one of the present.
 
+/// Generations go up to here, and then begin anew. What is past it an engine can use for tokens
+/// that are not of slots: a busy thread uses one slot ten thousand times a second, and so comes
+/// around in days.
+pub(super) const GENERATIONS: u32 = u32::MAX - 15;
+
 /// Names one use of one slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {
@@ -62,8 +67,8 @@ impl<T> Slab<T> {
             return None;
         }
         let value = slot.value.take()?;
-        // Wrapping: nobody keeps a key for four thousand million uses.
-        slot.generation = slot.generation.wrapping_add(1);
+        // Nobody keeps a key for four thousand million uses.
+        slot.generation = (slot.generation + 1) % GENERATIONS;
         self.free.push(key.index);
         Some(value)
     }
@@ -105,5 +110,17 @@ mod tests {
         assert_eq!(slab.get_mut(a), None);
         assert_eq!(slab.key_at(c.index), Some(c));
         assert_eq!(slab.remove(b), Some("b"));
+    }
+
+    #[test]
+    fn generations_come_around_before_the_tokens_of_others() {
+        let mut slab = Slab::new();
+        slab.insert("a");
+        slab.slots[0].generation = GENERATIONS - 1;
+        let last = slab.key_at(0).unwrap();
+        assert_eq!(slab.remove(last), Some("a"));
+        let first = slab.insert("b");
+        assert_eq!((first.index, first.generation), (0, 0));
+        assert_eq!(slab.get_mut(last), None);
     }
 }
