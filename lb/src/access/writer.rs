@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -174,7 +175,13 @@ pub(super) fn open(path: &Path) -> io::Result<Out> {
         .create(true)
         // Who connected to whom is not for every user of the machine.
         .mode(0o640)
+        // A named pipe that nobody reads is an error, and not waited for: who looks whether it can
+        // be written has other things to do.
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open(path)?;
+    // What is written waits for who reads it.
+    let flags = fcntl_getfl(&file)?;
+    fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
     Ok(Out::File(BufWriter::new(file)))
 }
 
@@ -267,6 +274,8 @@ fn timestamp(at: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
+
     use super::*;
     use crate::connection::Moved;
 
@@ -286,6 +295,38 @@ mod tests {
             },
             end: End::Closed,
         }
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_not_waited_for() {
+        use std::io::Read;
+
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let error = open(&path).err().unwrap();
+        assert_eq!(error.raw_os_error(), Some(Errno::NXIO.raw_os_error()));
+
+        let there = path.clone();
+        let reading = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            File::open(there).unwrap().read_to_end(&mut all).unwrap();
+            all.len()
+        });
+        let opened = (0..500).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            open(&path).ok()
+        });
+        let Some(Out::File(mut out)) = opened else {
+            panic!("it is read");
+        };
+        // More than a pipe has room for: it waits, and loses nothing.
+        out.write_all(&[7; 1 << 20]).unwrap();
+        out.flush().unwrap();
+        drop(out);
+        assert_eq!(reading.join().unwrap(), 1 << 20);
     }
 
     #[test]
