@@ -128,6 +128,20 @@ impl Config {
 }
 
 impl Config {
+    /// Sees what can be seen without touching anything.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.ingress.is_empty() {
+            return Err(Error::NoIngress);
+        }
+        let Some(target) = &self.access_log else {
+            return Ok(());
+        };
+        target.check().map_err(|source| Error::AccessLog {
+            path: target.path.clone(),
+            source,
+        })
+    }
+
     /// What of it can be changed while the balancer runs.
     pub(crate) fn settings(&self) -> Settings {
         Settings {
@@ -240,15 +254,7 @@ impl End {
 impl Running {
     /// Starts to forward, with an empty table.
     pub(crate) fn start(config: Config) -> Result<Self, Error> {
-        if config.ingress.is_empty() {
-            return Err(Error::NoIngress);
-        }
-        if let Some(target) = &config.access_log {
-            target.check().map_err(|source| Error::AccessLog {
-                path: target.path.clone(),
-                source,
-            })?;
-        }
+        config.check()?;
         let settings = config.settings();
         let by_file_limit = connections_by_file_limit();
         let shared = Arc::new(Shared::new(config.timeouts, &settings, by_file_limit));

@@ -171,6 +171,10 @@ pub enum Start {
 pub async fn run(path: impl Into<PathBuf>, start: Start) -> Result<(), Error> {
     let path = path.into();
     let file = File::read(&path)?;
+    // All that can fail comes before the balancer that runs makes room: one that nobody
+    // succeeds could not be found any more.
+    let config = file.config();
+    config.check()?;
     let refused = |taken| FileError::page(&path, taken);
     let mut place = Place::take(file.metrics, start).await.map_err(refused)?;
     let predecessor = match (start, &file.fixed.control) {
@@ -181,7 +185,6 @@ pub async fn run(path: impl Into<PathBuf>, start: Start) -> Result<(), Error> {
     if predecessor.is_none() {
         place = place.or_never().await.map_err(refused)?;
     }
-    let config = file.config();
     let patience = config.drain_timeout;
     let listen = |kind| signal(kind).map_err(run::Error::Signals);
     let mut terminate = listen(SignalKind::terminate())?;

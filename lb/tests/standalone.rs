@@ -1,4 +1,4 @@
-//! The pages of the stand-alone balancer. SIGHUP reaches the whole process, hence a binary of its
+//! The stand-alone balancer's pages, and taking over. SIGHUP reaches the whole process, hence a binary of its
 //! own; balancers of the other tests in it read a file again that has not changed.
 
 #![allow(
@@ -34,6 +34,8 @@ struct Setup {
     directory: tempfile::TempDir,
     metrics: Option<SocketAddr>,
     listeners: Vec<(u16, Vec<SocketAddr>)>,
+    /// Keys of the file.
+    more: &'static str,
 }
 
 impl Setup {
@@ -42,6 +44,7 @@ impl Setup {
             directory: tempfile::tempdir().unwrap(),
             metrics: Some((own_ip(), own_port()).into()),
             listeners,
+            more: "",
         }
     }
 
@@ -50,7 +53,12 @@ impl Setup {
     }
 
     fn write(&self) -> PathBuf {
-        let mut text = format!("ingress = [\"{}\"]\n", own_ip());
+        let mut text = if self.more.contains("ingress") {
+            String::new()
+        } else {
+            format!("ingress = [\"{}\"]\n", own_ip())
+        };
+        writeln!(text, "{}", self.more).unwrap();
         writeln!(text, "control = \"{}\"", self.control().display()).unwrap();
         if let Some(metrics) = self.metrics {
             writeln!(text, "metrics = \"{metrics}\"").unwrap();
@@ -91,8 +99,11 @@ impl Setup {
         client.shutdown().await.unwrap();
         soon("the balancer ends", balancer).await.unwrap().unwrap();
         if let Some(address) = self.metrics {
-            let error = get(address, "/healthz").await.unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            until("the page has ended, too", async || {
+                let answer = get(address, "/healthz").await;
+                answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+            })
+            .await;
         }
     }
 }
@@ -317,4 +328,34 @@ async fn an_address_that_somebody_has_is_an_error() {
     drop(somebody);
     let balancer = setup.started().await;
     setup.stop(balancer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_take_over_that_cannot_be_leaves_the_balancer_in_its_place() {
+    let echo = Backend::echo().await;
+    let port = own_port();
+    let mut setup = Setup::new(vec![(port, vec![echo.address])]);
+    let balancer = setup.started().await;
+    for (flaw, expected) in [
+        ("ingress = []", "no ingress address is given"),
+        (
+            "access_log = { path = \"/proc/nowhere\" }",
+            "cannot open the access log /proc/nowhere",
+        ),
+    ] {
+        setup.more = flaw;
+        let error = soon("the error", setup.start(Start::TakeOver)).await;
+        let error = error.unwrap().unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        let mut client = Client::connect(setup.control()).await.unwrap();
+        assert!(!client.status().await.unwrap().shutting_down);
+    }
+    setup.more = "";
+    let next = setup.start(Start::TakeOver);
+    soon("the process before ends", balancer)
+        .await
+        .unwrap()
+        .unwrap();
+    drop(echo_through(port).await);
+    setup.stop(next).await;
 }
