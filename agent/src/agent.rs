@@ -129,6 +129,8 @@ pub struct Agent {
     worker: WorkerHandle,
     store: Store,
     runtime: Arc<dyn Runtime>,
+    /// Managers that it was started with.
+    seeds: Vec<SocketAddr>,
     connected: watch::Receiver<Connection>,
     problems: watch::Receiver<Vec<NodeProblem>>,
     farewell: Farewell,
@@ -235,12 +237,20 @@ impl Agent {
             worker: handle,
             store,
             runtime,
+            seeds: config.managers,
             connected,
             problems: views.problems,
             farewell,
             stop,
             parts: Mutex::new(parts),
         })
+    }
+
+    /// The managers that it knows, whether or not it has a session with one. This reads a small
+    /// file.
+    #[must_use]
+    pub fn managers(&self) -> Vec<SocketAddr> {
+        managers(self.store.managers(), self.seeds.clone())
     }
 
     /// How the agent stands with the managers.

@@ -85,12 +85,17 @@ impl Store {
         Kept {
             tasks: self.read(ASSIGNMENTS, decode_tasks).unwrap_or_default(),
             table: self.read(TABLE, decode_table),
-            managers: self.read(MANAGERS, decode_managers).unwrap_or_default(),
+            managers: self.managers(),
             incarnation: self
                 .read(INCARNATION, decode_incarnation)
                 .unwrap_or_default(),
             ports: self.read(PORTS, decode_ports).unwrap_or_default(),
         }
+    }
+
+    /// The managers of the last session.
+    pub(crate) fn managers(&self) -> Vec<SocketAddr> {
+        self.read(MANAGERS, decode_managers).unwrap_or_default()
     }
 
     /// Keeps the node's tasks with the statuses that they have come to.

@@ -10,11 +10,12 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tonic::Status;
 
-use swarmlet_core::model::{ClusterId, Role};
+use swarmlet_core::model::{ClusterId, Role, Timestamp};
 use swarmlet_core::state::State;
 use swarmlet_proto::expelled;
 use swarmlet_proto::identity::PeerIdentity;
 
+use crate::clock;
 use crate::raft::{Leadership, Raft, Superseded};
 
 /// Callers that an RPC admits.
@@ -64,6 +65,9 @@ const RULES: [(&str, Callers); 28] = [
 /// Paths of Raft itself, where a replica that lags behind must listen to managers that it
 /// does not know yet.
 const RAFT: &str = "/swarmlet.v1.Raft/";
+
+/// What a node calls whose certificate ends, or has ended.
+const RENEW: &str = "/swarmlet.v1.Ca/Renew";
 
 /// Who may call a path; `None` is nobody.
 pub(crate) fn callers(path: &str) -> Option<Callers> {
@@ -118,6 +122,11 @@ pub(crate) enum Refusal {
     /// This manager was left behind itself.
     #[error("the manager that was asked is not part of the swarm any more: {0}")]
     Superseded(Superseded),
+    /// Its certificate has ended, and this call is not the way to another one.
+    #[error(
+        "the certificate of node {0} has ended: it has to renew it first, which it does by itself"
+    )]
+    Expired(String),
     /// The node is a worker.
     #[error("node {0} is a worker, and this call is for managers")]
     NotManager(String),
@@ -127,7 +136,7 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let text = refusal.to_string();
         match refusal {
-            Refusal::NoCertificate => Self::unauthenticated(text),
+            Refusal::NoCertificate | Refusal::Expired(_) => Self::unauthenticated(text),
             Refusal::RemovedNode { incarnation, .. }
             | Refusal::SupersededNode { incarnation, .. } => {
                 expelled::superseded(expelled::expelled(text), incarnation)
@@ -148,6 +157,8 @@ pub(crate) struct View<'a> {
     pub(crate) cluster: &'a ClusterId,
     /// The state as it has been applied here.
     pub(crate) state: &'a State,
+    /// By this manager's clock.
+    pub(crate) now: Timestamp,
     /// Whether this replica follows a leader that its state knows.
     pub(crate) follows_known_leader: bool,
     /// The later incarnation of the cluster that this manager is not part of.
@@ -162,6 +173,32 @@ pub(crate) fn check(
     peer: Option<&PeerIdentity>,
     view: View<'_>,
 ) -> Result<(), Refusal> {
+    check_caller(path, peer, view)?;
+    match peer {
+        // After everything else: one that was removed is to hear that it was.
+        Some(peer)
+            if peer.not_after < view.now
+                && callers(path) != Some(Callers::Anybody)
+                && !is_open_to_expired(path, peer, view.state) =>
+        {
+            Err(Refusal::Expired(peer.node.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a node may call this although its certificate has ended: to have another one signed,
+/// and, as a manager that the state knows, to elect the leader who signs it. Where all managers were
+/// off for months there is no other.
+fn is_open_to_expired(path: &str, peer: &PeerIdentity, state: &State) -> bool {
+    let is_manager = || {
+        let node = state.node(&peer.node);
+        node.is_some_and(|node| node.manager.is_some())
+    };
+    path == RENEW || (path.starts_with(RAFT) && is_manager())
+}
+
+fn check_caller(path: &str, peer: Option<&PeerIdentity>, view: View<'_>) -> Result<(), Refusal> {
     let callers = callers(path).ok_or_else(|| Refusal::NoRule(path.to_owned()))?;
     if let Some(superseded) = view.superseded {
         return Err(Refusal::Superseded(superseded));
@@ -228,6 +265,7 @@ pub(crate) async fn guard(
     let view = View {
         cluster: &gate.cluster,
         state: &state,
+        now: clock::now(),
         follows_known_leader: knows_leader(&state, &leadership),
         incarnation: gate.raft.incarnation(),
         superseded: gate.raft.superseded(),

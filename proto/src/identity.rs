@@ -59,7 +59,8 @@ pub struct PeerIdentity {
     pub cluster: ClusterId,
     /// Its role.
     pub role: Role,
-    /// When its certificate ends; connections made with it end then, too.
+    /// When its certificate ends; connections made with it end then, too. It may have ended before:
+    /// see [`GRACE`](crate::tls::GRACE).
     pub not_after: Timestamp,
 }
 

@@ -5,20 +5,25 @@
 //! of the process. Sessions are never resumed: a resumed session would skip the check of a
 //! certificate that has expired or been replaced meanwhile, and connections here live long.
 
+mod grace;
 mod pinned;
 
 use std::sync::Arc;
 
+use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use swarmlet_core::model::Role;
 
+use self::grace::Lenient;
 use crate::identity::{Identity, role_name};
 
+pub use grace::GRACE;
 pub use pinned::{WrongDigest, pinned_config};
 
 /// HTTP/2, the only protocol spoken over these connections.
@@ -46,21 +51,23 @@ pub enum TlsError {
 /// The server's side.
 ///
 /// A caller without a certificate is let in, because a node that joins has none yet; what it
-/// may call is for the access rules to say. A certificate that is presented must be valid.
+/// may call is for the access rules to say. A certificate that is presented must be valid, or
+/// have ended not longer than [`GRACE`] ago.
 ///
 /// # Errors
 /// [`TlsError`] where the identity is unusable.
 pub fn server_config(identity: &Identity) -> Result<ServerConfig, TlsError> {
     let provider = provider();
     let roots = Arc::new(roots(&identity.root)?);
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
-        .allow_unauthenticated()
-        .build()?;
+    let verifier: Arc<dyn ClientCertVerifier> =
+        WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
+            .allow_unauthenticated()
+            .build()?;
     // The root goes along: a node that joins knows nothing but its digest.
     let chain = vec![identity.certificate.clone(), identity.root.clone()];
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::new(Lenient(verifier)))
         .with_single_cert(chain, identity.private_key())?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -75,10 +82,16 @@ pub fn server_config(identity: &Identity) -> Result<ServerConfig, TlsError> {
 pub fn client_config(identity: &Identity) -> Result<ClientConfig, TlsError> {
     let provider = provider();
     let roots = Arc::new(roots(&identity.root)?);
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build()?;
+    let strict: Arc<dyn ServerCertVerifier> =
+        WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build()?;
+    let verifier: Arc<dyn ServerCertVerifier> = match identity.role {
+        Role::Manager => Arc::new(Lenient(strict)),
+        Role::Worker => strict,
+    };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_webpki_verifier(verifier)
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
         .with_client_auth_cert(vec![identity.certificate.clone()], identity.private_key())?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();

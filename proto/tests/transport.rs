@@ -107,11 +107,7 @@ fn tls_cause(error: &io::Error) -> Option<&rustls::Error> {
 async fn expired_and_future_certificates_are_refused() {
     let authority = Authority::new();
     let server = TestServer::start(authority.node(1, Role::Manager)).await;
-    let expired = Leaf {
-        until: time::Duration::seconds(-60),
-        ..Leaf::of(2, Role::Worker)
-    };
-    let expired = authority.sign(&expired);
+    let expired = authority.sign(&ended(181, Leaf::of(2, Role::Worker)));
     let config = trusting(&authority, &expired);
     let error = handshake(server.address, config, tls::server_name(Role::Manager))
         .await
@@ -122,15 +118,40 @@ async fn expired_and_future_certificates_are_refused() {
         Some(&rustls::Error::AlertReceived(alert))
     );
 
-    let stale = IdentityStore::new(authority.sign(&Leaf {
-        until: time::Duration::seconds(-60),
-        ..Leaf::of(1, Role::Manager)
-    }));
-    let stale = TestServer::start(stale.unwrap()).await;
-    let status = who_am_i(stale.channel(&authority.node(2, Role::Worker)))
-        .await
-        .unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable);
+    for (days, role) in [(181, Role::Worker), (181, Role::Manager), (1, Role::Worker)] {
+        let stale = authority.sign(&ended(days, Leaf::of(1, Role::Manager)));
+        let stale = TestServer::start(IdentityStore::new(stale).unwrap()).await;
+        let refused = who_am_i(stale.channel(&authority.node(2, role))).await;
+        let status = refused.expect_err("a certificate that has ended");
+        assert_eq!(status.code(), Code::Unavailable, "{days} days, {role}");
+    }
+}
+
+/// A certificate that ended so many days ago.
+fn ended(days: i64, leaf: Leaf) -> Leaf {
+    Leaf {
+        from: Duration::from_secs(300 * 24 * 3600),
+        until: time::Duration::days(-days),
+        ..leaf
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_ended_tells_who_it_is_for_half_a_year() {
+    let authority = Authority::new();
+    let server = TestServer::start(authority.node(1, Role::Manager)).await;
+    let off = authority.sign(&ended(179, Leaf::of(2, Role::Worker)));
+    let off = IdentityStore::new(off).unwrap();
+    let caller = who_am_i(server.channel(&off)).await.unwrap();
+    let expected = off.identity().node.to_string();
+    assert!(format!("{caller:?}").contains(&expected), "{caller:?}");
+
+    // Of managers that were off together one calls the other.
+    let off = authority.sign(&ended(179, Leaf::of(3, Role::Manager)));
+    let off = TestServer::start(IdentityStore::new(off).unwrap()).await;
+    let other = authority.sign(&ended(179, Leaf::of(4, Role::Manager)));
+    let other = IdentityStore::new(other).unwrap();
+    who_am_i(off.channel(&other)).await.unwrap();
 }
 
 #[tokio::test]

@@ -18,6 +18,10 @@ use tokio_util::sync::CancellationToken;
 /// Pause after an attempt that failed: there are weeks left for the next.
 const RETRY: Duration = Duration::from_secs(5 * 60);
 
+/// The same once the certificate has ended: until there is another one the node has no session.
+/// Managers that were off as well have to elect a leader first.
+const RETRY_ENDED: Duration = Duration::from_secs(1);
+
 /// Time for an answer.
 const DEADLINE: Duration = Duration::from_secs(15);
 
@@ -46,8 +50,10 @@ pub(super) async fn run(
                     error = format!("{error:#}"),
                     "cannot renew the node's certificate yet"
                 );
+                let ended = until(identities.identity().not_after.0).is_none();
+                let pause = if ended { RETRY_ENDED } else { RETRY };
                 tokio::select! {
-                    () = tokio::time::sleep(RETRY) => {}
+                    () = tokio::time::sleep(pause) => {}
                     () = stop.cancelled() => return,
                 }
             }
@@ -82,15 +88,26 @@ async fn renew(
     identities: &IdentityStore,
     agent: &Agent,
 ) -> Result<()> {
-    let manager = agent
-        .connected()
-        .borrow()
-        .manager
-        .context("no manager answers")?;
-    let Renewed { identity, .. } = ask(manager, identities, None).await?;
-    identity.save(directory)?;
-    identities.replace(identity)?;
-    Ok(())
+    let session = agent.connected().borrow().manager;
+    let mut failed = anyhow::anyhow!("no manager is known");
+    // Without a session the others are asked as well: one that has ended opens none.
+    for manager in candidates(session, agent.managers()) {
+        match ask(manager, identities, None).await {
+            Ok(Renewed { identity, .. }) => {
+                identity.save(directory)?;
+                identities.replace(identity)?;
+                return Ok(());
+            }
+            Err(error) => failed = error.context(format!("the manager at {manager}")),
+        }
+    }
+    Err(failed)
+}
+
+/// The managers in the order in which they are asked.
+fn candidates(session: Option<SocketAddr>, known: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let others = known.into_iter().filter(|&known| Some(known) != session);
+    session.into_iter().chain(others).collect()
 }
 
 /// What a renewal came to.
@@ -152,5 +169,13 @@ mod tests {
         assert_eq!(share(1000, 101_000, 1000), 81_000);
         assert_eq!(share(1000, 1000, 500), 1000);
         assert_eq!(until(0), None);
+    }
+
+    #[test]
+    fn a_node_without_a_session_asks_every_manager_that_it_knows() {
+        let [one, two] = [1, 2].map(|host| SocketAddr::from(([10, 0, 0, host], 2377)));
+        assert_eq!(candidates(None, vec![one, two]), [one, two]);
+        assert_eq!(candidates(Some(two), vec![one, two]), [two, one]);
+        assert_eq!(candidates(None, Vec::new()), []);
     }
 }

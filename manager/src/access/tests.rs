@@ -108,6 +108,8 @@ fn state() -> State {
     State::restore(Version(9), None, nodes, Vec::new(), Vec::new())
 }
 
+const NOW: Timestamp = Timestamp(1_000_000);
+
 fn peer(id: u128, role: Role) -> PeerIdentity {
     PeerIdentity {
         node: NodeId::from_random(id),
@@ -131,6 +133,7 @@ fn decide_of(
     let view = View {
         cluster: &cluster,
         state: &state,
+        now: NOW,
         follows_known_leader: follows,
         superseded,
         incarnation: INCARNATION,
@@ -310,4 +313,36 @@ fn a_manager_that_was_left_behind_serves_nobody() {
             "{path}"
         );
     }
+}
+
+/// An expired certificate is good for another one, and among managers for the leader who signs it.
+#[test]
+fn every_rpc_with_a_certificate_that_has_ended() {
+    let expired = |id, role| PeerIdentity {
+        not_after: Timestamp(NOW.0 - 1),
+        ..peer(id, role)
+    };
+    for path in every_rpc() {
+        for follows in [true, false] {
+            let allowed = |id, role| decide(&path, Some(&expired(id, role)), follows).is_ok();
+            let open = callers(&path) == Some(Callers::Anybody);
+            let renews = path == "/swarmlet.v1.Ca/Renew";
+            let raft = path.starts_with("/swarmlet.v1.Raft/");
+            assert_eq!(allowed(WORKER, Role::Worker), open || renews, "{path}");
+            // The state knows the second one as a voter.
+            assert_eq!(allowed(MANAGER, Role::Manager), open || renews, "{path}");
+            let votes = allowed(LEAVING, Role::Manager);
+            assert_eq!(votes, open || renews || raft, "{path}");
+            assert_eq!(allowed(REMOVED, Role::Manager), open, "{path}");
+            assert_eq!(allowed(LEFT_BEHIND, Role::Manager), open, "{path}");
+        }
+    }
+    let session = "/swarmlet.v1.Dispatcher/Session";
+    let last = PeerIdentity {
+        not_after: NOW,
+        ..peer(WORKER, Role::Worker)
+    };
+    assert_eq!(decide(session, Some(&last), true), Ok(()));
+    let told = decide(session, Some(&expired(REMOVED, Role::Worker)), true);
+    assert!(matches!(told, Err(Refusal::RemovedNode { .. })), "{told:?}");
 }

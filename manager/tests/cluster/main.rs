@@ -6,6 +6,7 @@
 
 mod access;
 mod agent;
+mod expired;
 mod failover;
 mod harness;
 mod joining;

@@ -28,6 +28,10 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// few rounds; without a limit they would all be slow at once, and time out.
 const MAX_HANDSHAKES: usize = 256;
 
+/// How long a connection lasts that was made with a certificate that has ended: it is for asking
+/// for another one.
+const RENEWAL: Duration = Duration::from_secs(60);
+
 /// Serves the routes until `shutdown` is ready, and returns once every connection is closed.
 ///
 /// Each request carries a [`Caller`] as an extension and, where the caller has a certificate,
@@ -106,7 +110,8 @@ async fn greet(
         )));
     }
     let removed = identities.connection_of(&peer.node);
-    let expired = tokio::time::sleep(time_until(peer.not_after));
+    let left = time_until(peer.not_after);
+    let expired = tokio::time::sleep(if left.is_zero() { RENEWAL } else { left });
     let end = async move {
         tokio::select! {
             () = closing.cancelled() => {}
