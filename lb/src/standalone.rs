@@ -78,7 +78,11 @@ pub enum FileError {
         source: io::Error,
     },
     /// The page for Prometheus cannot be at the address that it names.
-    #[error("{}: metrics = \"{address}\": cannot listen there", path.display())]
+    #[error(
+        "{}: metrics = \"{address}\": cannot listen there, name an address of this machine that \
+         nobody has",
+        path.display()
+    )]
     Page {
         /// The file.
         path: PathBuf,
