@@ -162,7 +162,7 @@ fn the_local_service_is_nobodys_over_the_network() {
         .into_iter()
         .filter(|path| path.starts_with("/swarmlet.v1.Local/"))
         .collect();
-    assert_eq!(local.len(), 5, "{local:?}");
+    assert_eq!(local.len(), 6, "{local:?}");
     for path in local {
         assert_eq!(callers(&path), None);
         assert_eq!(
