@@ -79,6 +79,7 @@ enum Incident {
     Rebalance(u8),
     Remove(u8),
     Lose(u8),
+    Leave(u8),
     Return(u8),
     Forget(u8),
     Availability(u8, Availability),
@@ -114,6 +115,7 @@ fn incident() -> impl Strategy<Value = Incident> {
         2 => service().prop_map(Incident::Rebalance),
         1 => service().prop_map(Incident::Remove),
         2 => node().prop_map(Incident::Lose),
+        1 => node().prop_map(Incident::Leave),
         2 => node().prop_map(Incident::Return),
         1 => (2..=NODES).prop_map(Incident::Forget),
         2 => (node(), availability).prop_map(|(n, a)| Incident::Availability(n, a)),
@@ -232,6 +234,7 @@ fn happen(simulation: &mut Simulation, incident: &Incident) {
         | Incident::Rebalance(_)
         | Incident::Remove(_) => {}
         Incident::Lose(number) => connect(simulation, &node_id(number), false),
+        Incident::Leave(number) => simulation.leave(&node_id(number)),
         Incident::Return(number) => connect(simulation, &node_id(number), true),
         Incident::Forget(number) => {
             let id = node_id(number);

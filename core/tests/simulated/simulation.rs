@@ -1,7 +1,7 @@
 //! A cluster in one thread: the replicated state, a leader, and an agent per node. Every step
 //! checks the invariants.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use swarmlet_core::apply::{Outcome, apply};
@@ -39,6 +39,7 @@ pub(crate) struct Simulation {
     // What only the leader's memory holds.
     leader_since: Timestamp,
     heard: BTreeMap<NodeId, Timestamp>,
+    left: BTreeSet<NodeId>,
     acks: Acks,
     recent: VecDeque<Command>,
 }
@@ -57,6 +58,7 @@ impl Simulation {
             begin,
             leader_since: begin,
             heard: BTreeMap::new(),
+            left: BTreeSet::new(),
             acks: Acks::default(),
             recent: VecDeque::new(),
         };
@@ -70,6 +72,15 @@ impl Simulation {
             })
             .expect("the first command makes the cluster");
         simulation
+    }
+
+    /// The node says that it leaves, and is silent from then on.
+    pub(crate) fn leave(&mut self, id: &NodeId) {
+        if let Some(agent) = self.agents.get_mut(id)
+            && std::mem::take(&mut agent.connected)
+        {
+            self.left.insert(id.clone());
+        }
     }
 
     /// Adds a node with a connected agent.
@@ -144,6 +155,7 @@ impl Simulation {
     pub(crate) fn change_leader(&mut self) {
         self.leader_since = self.now;
         self.heard.clear();
+        self.left.clear();
         self.acks = Acks::default();
     }
 
@@ -230,6 +242,7 @@ impl Simulation {
                 continue;
             }
             self.heard.insert(id.clone(), self.now);
+            self.left.remove(id);
             // What is acknowledged arrived in the tick before.
             if agent.table_version() > Version(0) {
                 self.acks.nodes.insert(id.clone(), agent.ack().clone());
@@ -257,11 +270,12 @@ impl Simulation {
 
     fn decide(&mut self) -> Vec<Command> {
         let (state, now) = (&self.state, self.now);
-        let heard = self
+        let mut heard: BTreeMap<_, _> = self
             .heard
             .iter()
             .map(|(id, &at)| (id.clone(), now.since(at)))
             .collect();
+        heard.extend(self.left.iter().map(|id| (id.clone(), liveness::LEFT)));
         let ages = liveness::ages(state, &heard, now.since(self.leader_since));
         let mut commands = liveness::judge(state, &ages, now);
         if commands.is_empty() {
