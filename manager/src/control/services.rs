@@ -7,7 +7,9 @@ use prost::Message;
 use tokio::sync::watch;
 use tonic::Status;
 
-use swarmlet_core::model::{MAX_SPEC_BYTES, Service, ServiceId, ServiceSpec, Task, TaskSpec};
+use swarmlet_core::model::{
+    ImageReference, MAX_SPEC_BYTES, Service, ServiceId, ServiceSpec, Task, TaskSpec,
+};
 use swarmlet_core::state::State;
 use swarmlet_proto::v1;
 
@@ -39,11 +41,10 @@ pub(super) fn keep_credentials(old: &ServiceSpec, new: &mut ServiceSpec) {
     }
 }
 
-/// The registry in an image reference, by Docker's rule: what comes before the first slash,
-/// where it looks like a host; otherwise Docker Hub.
-fn registry(image: &str) -> Option<&str> {
-    let (host, _) = image.split_once('/')?;
-    (host.contains(['.', ':']) || host == "localhost").then_some(host)
+/// The registry of an image, whichever way it is written; `None` where the image has none.
+fn registry(image: &str) -> Option<String> {
+    let reference = image.parse::<ImageReference>().ok()?;
+    Some(reference.registry().to_owned())
 }
 
 /// A service as it is shown: without credentials.

@@ -142,6 +142,7 @@ fn credentials_stay_with_their_registry() {
         Some("new"),
     );
     check("r.example.com/a", "s.example.com/a", None, None);
+    check("docker.io/library/a:1", "a:2", None, Some("old"));
     check("r.example.com/a", "r.example.com:5000/a", None, None);
     check("localhost/a", "a", None, None);
     // Both Docker Hub's.
