@@ -20,6 +20,7 @@ use crate::{
 const RETRY: Duration = Duration::from_millis(100);
 /// Tries after which somebody else must have it, and it is told: five seconds.
 const TRIES_UNTOLD: u32 = 50;
+
 /// The key `metrics`: an address with a port that is one.
 pub(super) fn address<'de, D: Deserializer<'de>>(
     deserializer: D,
