@@ -316,7 +316,10 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         // Twice: a shim that dies may have been about to start something.
         for _ in 0..2 {
-            for pid in processes_of(&self.dir.path().to_string_lossy()) {
+            // Tasks know nothing of the directory, and outlive their shims.
+            let mut processes = processes_of(&self.dir.path().to_string_lossy());
+            processes.extend(children_of(&processes));
+            for pid in processes {
                 let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
             }
         }
@@ -326,9 +329,7 @@ impl Drop for Cluster {
 /// Living processes, this one excepted, that name a directory.
 fn processes_of(dir: &str) -> Vec<i32> {
     let own = i32::try_from(std::process::id()).unwrap();
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+    all_processes()
         .filter(|&pid| pid != own)
         .filter(|pid| {
             ["cmdline", "environ"].iter().any(|file| {
@@ -337,6 +338,24 @@ fn processes_of(dir: &str) -> Vec<i32> {
             })
         })
         .collect()
+}
+
+/// Those that one of these has started.
+fn children_of(parents: &[i32]) -> Vec<i32> {
+    let parent = |pid: i32| -> Option<i32> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+        line.trim().parse().ok()
+    };
+    all_processes()
+        .filter(|&pid| parent(pid).is_some_and(|parent| parents.contains(&parent)))
+        .collect()
+}
+
+fn all_processes() -> impl Iterator<Item = i32> {
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
 fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
