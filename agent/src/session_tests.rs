@@ -284,6 +284,34 @@ impl Node {
     }
 }
 
+/// A node whose first session has begun, and that runs a task.
+struct Begun {
+    authority: Authority,
+    manager: Manager,
+    node: Node,
+    agent: Agent,
+    task: Task,
+    session: Opened,
+}
+
+async fn begun() -> Begun {
+    let authority = Authority::new();
+    let mut manager = Manager::start(&authority, 2).await;
+    let node = Node::new(&authority);
+    let agent = node.start(&[manager.address]).await;
+    let task = fake::task(5, |_| {});
+    let mut session = manager.welcomed(std::slice::from_ref(&task)).await;
+    session.hears_status(&task, TaskState::Running).await;
+    Begun {
+        authority,
+        manager,
+        node,
+        agent,
+        task,
+        session,
+    }
+}
+
 fn table(version: u64) -> Kind {
     let table = Table {
         version: Version(version),
@@ -296,13 +324,14 @@ fn table(version: u64) -> Kind {
 
 #[tokio::test]
 async fn assignments_come_in_and_everything_else_goes_out() {
-    let authority = Authority::new();
-    let mut manager = Manager::start(&authority, 2).await;
-    let node = Node::new(&authority);
-    let agent = node.start(&[manager.address]).await;
-    let task = fake::task(5, |_| {});
-    let mut session = manager.welcomed(std::slice::from_ref(&task)).await;
-    session.hears_status(&task, TaskState::Running).await;
+    let Begun {
+        mut manager,
+        node,
+        agent,
+        task,
+        mut session,
+        ..
+    } = begun().await;
     for _ in 0..3 {
         let beat = |said| matches!(said, Said::Heartbeat(_)).then_some(());
         session.hears("a heartbeat", beat).await;
@@ -328,13 +357,14 @@ async fn assignments_come_in_and_everything_else_goes_out() {
 /// It says so once, and stops its tasks only when the manager has ended the session over it.
 #[tokio::test]
 async fn a_node_that_leaves_says_so_before_its_tasks_stop() {
-    let authority = Authority::new();
-    let mut manager = Manager::start(&authority, 2).await;
-    let node = Node::new(&authority);
-    let agent = node.start(&[manager.address]).await;
-    let task = fake::task(5, |_| {});
-    let mut session = manager.welcomed(std::slice::from_ref(&task)).await;
-    session.hears_status(&task, TaskState::Running).await;
+    let Begun {
+        mut manager,
+        node,
+        agent,
+        task,
+        mut session,
+        ..
+    } = begun().await;
     let leaving = async {
         let leaving = |said| matches!(said, Said::Leaving(_)).then_some(());
         session.hears("the farewell", leaving).await;
@@ -350,13 +380,14 @@ async fn a_node_that_leaves_says_so_before_its_tasks_stop() {
 
 #[tokio::test]
 async fn without_a_manager_the_last_table_is_applied_and_tasks_are_adopted() {
-    let authority = Authority::new();
-    let mut manager = Manager::start(&authority, 2).await;
-    let node = Node::new(&authority);
-    let agent = node.start(&[manager.address]).await;
-    let task = fake::task(5, |_| {});
-    let mut session = manager.welcomed(std::slice::from_ref(&task)).await;
-    session.hears_status(&task, TaskState::Running).await;
+    let Begun {
+        authority,
+        manager,
+        node,
+        agent,
+        task,
+        mut session,
+    } = begun().await;
     session.send(table(7)).await;
     session.hears_version(7).await;
     // Only this list leads the next agent to the other manager.
@@ -438,13 +469,14 @@ async fn a_manager_of_another_cluster_is_refused() {
 
 #[tokio::test]
 async fn one_malformed_task_ends_the_session_and_stops_nothing() {
-    let authority = Authority::new();
-    let mut manager = Manager::start(&authority, 2).await;
-    let node = Node::new(&authority);
-    let agent = node.start(&[manager.address]).await;
-    let task = fake::task(5, |_| {});
-    let mut session = manager.welcomed(std::slice::from_ref(&task)).await;
-    session.hears_status(&task, TaskState::Running).await;
+    let Begun {
+        mut manager,
+        node,
+        agent,
+        task,
+        session,
+        ..
+    } = begun().await;
     let mut malformed = v1::Task::from(&task);
     malformed.id = "no id".to_owned();
     let assignments = v1::Assignments {

@@ -267,6 +267,16 @@ pub(crate) fn ephemeral_ports() -> RangeInclusive<u16> {
         .unwrap_or(0..=u16::MAX)
 }
 
+/// A connection for tests: the balancer's end, which does not block, and the far one.
+#[cfg(test)]
+pub(crate) fn pair() -> (Socket, std::net::TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (near, _) = listener.accept().unwrap();
+    near.set_nonblocking(true).unwrap();
+    (Socket::accepted(near.into()), far)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

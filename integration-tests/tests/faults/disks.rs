@@ -138,11 +138,15 @@ impl Drop for Disk<'_> {
     }
 }
 
-/// Three managers, each on its disk, with a service of six tasks on port 80.
-fn serving(cluster: &Cluster) {
+/// Makes three managers, each on a disk, with a service of six tasks on port 80; the disks, in the
+/// order of the hosts.
+fn serving<'a>(cluster: &'a Cluster, disk: fn(&'a Host) -> Result<Disk<'a>>) -> Vec<Disk<'a>> {
+    let disks = cluster.hosts.iter().map(disk);
+    let disks = disks.collect::<Result<_>>().unwrap();
     cluster.make_swarm(3).unwrap();
     cluster.serve(6).unwrap();
     cluster.all_answer(80).unwrap();
+    disks
 }
 
 /// The process that a file on a host's disk names: only the host sees what is on it.
@@ -181,12 +185,7 @@ fn replace_daemon(cluster: &Cluster, host: &Host) -> Pid {
 #[test]
 fn a_full_disk_stops_writes_and_nothing_else_and_ends_without_a_restart() {
     let cluster = Cluster::without_swarm().unwrap();
-    let disks: Vec<_> = cluster
-        .hosts
-        .iter()
-        .map(|host| Disk::small(host).unwrap())
-        .collect();
-    serving(&cluster);
+    let disks = serving(&cluster, Disk::small);
     let (before, running_before) = (cluster.started().unwrap(), daemons(&cluster));
     let term = replicas_agree(&cluster).unwrap();
     let running = load(&cluster, 80, CLIENTS).unwrap();
@@ -253,12 +252,7 @@ fn a_full_disk_stops_writes_and_nothing_else_and_ends_without_a_restart() {
 #[test]
 fn a_manager_whose_disk_fails_ends_and_comes_back_with_all_that_was_durable() {
     let cluster = Cluster::without_swarm().unwrap();
-    let disks: Vec<_> = cluster
-        .hosts
-        .iter()
-        .map(|host| Disk::journaled(host).unwrap())
-        .collect();
-    serving(&cluster);
+    let disks = serving(&cluster, Disk::journaled);
     // Their logs would be on the disk that fails.
     let hosts = cluster.hosts.iter();
     let daemons = hosts.map(|host| {

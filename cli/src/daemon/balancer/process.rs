@@ -1,6 +1,7 @@
 //! The balancer as a process: how it is started, and what it runs.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
@@ -28,7 +29,7 @@ pub(super) enum Process {
 pub(super) async fn start(launch: &Launch) -> Result<Process> {
     if launch.in_unit {
         let log = launch.layout.lb_log();
-        match Unit::start(&command(launch)?, &log).await {
+        match Unit::start(&program()?, &arguments(launch), &log).await {
             Ok(unit) => return Ok(Process::Unit(unit)),
             // Better a mesh in the daemon's unit than none.
             Err(error) => tracing::warn!(
@@ -40,32 +41,30 @@ pub(super) async fn start(launch: &Launch) -> Result<Process> {
     Ok(Process::Child(spawn(launch)?))
 }
 
-fn command(launch: &Launch) -> Result<Vec<OsString>> {
-    let program = std::env::current_exe().context("the path of this program is unknown")?;
-    let control = launch.layout.lb_socket();
-    let mut words = vec![program.into(), "lb".into(), "--control".into()];
-    words.push(control.into());
-    for address in &launch.ingress {
-        words.push("--ingress-addr".into());
-        words.push(address.to_string().into());
-    }
-    Ok(words)
-}
-
 fn spawn(launch: &Launch) -> Result<Child> {
     let log = open_log(&launch.layout.lb_log())?;
-    let words = command(launch)?;
-    let (program, arguments) = words
-        .split_first()
-        .expect("a command begins with its program");
-    Command::new(program)
-        .args(arguments)
+    Command::new(program()?)
+        .args(arguments(launch))
         .arg("--detached")
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("cannot open the balancer's log")?)
         .stderr(log)
         .spawn()
         .context("cannot start the balancer")
+}
+
+fn program() -> Result<PathBuf> {
+    std::env::current_exe().context("the path of this program is unknown")
+}
+
+fn arguments(launch: &Launch) -> Vec<OsString> {
+    let mut words = vec!["lb".into(), "--control".into()];
+    words.push(launch.layout.lb_socket().into());
+    for address in &launch.ingress {
+        words.push("--ingress-addr".into());
+        words.push(address.to_string().into());
+    }
+    words
 }
 
 impl Process {

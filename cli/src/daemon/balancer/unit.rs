@@ -30,11 +30,11 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    /// Has systemd run a command, whose output goes to `log`.
+    /// Has systemd run a program, whose output goes to `log`.
     ///
     /// # Errors
     /// systemd does not answer, or cannot start it; with what it said.
-    pub(super) async fn start(command: &[OsString], log: &Path) -> Result<Self> {
+    pub(super) async fn start(program: &Path, words: &[OsString], log: &Path) -> Result<Self> {
         ensure!(
             Path::new("/run/systemd/system").is_dir(),
             "systemd does not run on this machine"
@@ -52,7 +52,7 @@ impl Unit {
         if let Ok(level) = std::env::var("SWARMLET_LOG") {
             run.arg(format!("--setenv=SWARMLET_LOG={level}"));
         }
-        run.arg("--").args(command);
+        run.arg("--").arg(program).args(words);
         let said = answer(run).await.context("cannot run systemd-run")?;
         if !said.status.success() {
             let text = String::from_utf8_lossy(&said.stderr);

@@ -202,23 +202,16 @@ impl Remainder {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
-
     use rustix::{
         event::{PollFd, PollFlags, Timespec, poll},
         net::RecvFlags,
     };
 
     use super::*;
-    use crate::{socket::reset_when_closed, syscall::recv};
-
-    fn pair() -> (Socket, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (near, _) = listener.accept().unwrap();
-        near.set_nonblocking(true).unwrap();
-        (Socket::accepted(near.into()), far)
-    }
+    use crate::{
+        socket::{pair, reset_when_closed},
+        syscall::recv,
+    };
 
     fn until_readable(socket: &Socket) {
         let patience = Timespec {

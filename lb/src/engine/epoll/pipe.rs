@@ -111,23 +111,12 @@ impl Pipe {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::{Read, Write},
-        net::{TcpListener, TcpStream},
-    };
+    use std::io::{Read, Write};
 
     use rustix::pipe::fcntl_getpipe_size;
 
     use super::*;
-
-    /// A connected pair of sockets; those of a balancer do not block.
-    fn pair() -> (Socket, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (near, _) = listener.accept().unwrap();
-        near.set_nonblocking(true).unwrap();
-        (Socket::accepted(near.into()), far)
-    }
+    use crate::socket::pair;
 
     #[test]
     fn bytes_pass_in_their_order_and_wait_for_a_slow_reader() {
