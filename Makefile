@@ -10,7 +10,7 @@ BINARY := $(TARGET_DIR)/$(TRIPLE)/debug/swarmlet
 FUZZ_TARGETS = $(basename $(notdir $(wildcard lb/fuzz/targets/*.rs)))
 
 .PHONY: help build deb cargo-deb demo check advisories fuzz test test-fast test-hosts faults-doc static deny \
-	bench bench-core bench-lb bench-node bench-cluster bench-binaries
+	bench bench-core bench-lb bench-mesh bench-node bench-cluster bench-binaries
 
 help: ## Lists the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -76,13 +76,16 @@ faults-doc: ## Writes docs/faults.md from what the last test-hosts measured.
 # Benchmarks write their results to docs/bench. ROUNDS=N chooses how often each thing is measured.
 BENCH = $(TARGET_DIR)/$(TRIPLE)/release
 
-bench: bench-core bench-lb bench-node bench-cluster ## Every benchmark (as root).
+bench: bench-core bench-lb bench-mesh bench-node bench-cluster ## Every benchmark (as root).
 
 bench-core: ## Decisions over large clusters, and how their time grows.
 	SWARMLET_BENCH_OUT=$(CURDIR)/docs/bench $(CARGO) bench --locked -p swarmlet-core --bench passes --bench placement
 
 bench-lb: bench-binaries ## The balancer beside HAProxy, nginx and nft (as root; 20 minutes).
 	$(BENCH)/bench-lb $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+bench-mesh: bench-binaries ## Short connections into a container on another host, beside HAProxy and nft (as root; 2 minutes).
+	$(BENCH)/bench-mesh $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
 bench-node: bench-binaries ## A node's balancer: 1,000 ports published, 20 upgrades under load (as root; 5 minutes).
 	$(BENCH)/bench-node $(ARGS)

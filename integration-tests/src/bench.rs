@@ -1,8 +1,8 @@
 //! What the benchmarks share: a network to measure in, the time that processes take, figures of
 //! repeated measurements, and plots of them.
 //!
-//! `src/bin/bench-lb` compares balancers and `src/bin/bench-cluster` clusters; both write a
-//! table and a plot to `docs/bench`.
+//! `src/bin/bench-lb` compares balancers, `src/bin/bench-mesh` ways into a container and
+//! `src/bin/bench-cluster` clusters; each writes a table and a plot to `docs/bench`.
 
 mod chart;
 mod machine;
@@ -13,6 +13,6 @@ mod usage;
 pub use chart::{Bar, Chart, Panel};
 pub use machine::Machine;
 pub use summary::{Summary, ratios, three_figures};
-pub use testbed::{Route, Testbed};
+pub use testbed::{Route, Testbed, forget_closed_connections};
 pub(crate) use usage::processor_ticks;
 pub use usage::{busy_share, cpu_time, machine_time, monotonic_ns, resident_bytes};

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command},
     sync::{Mutex, PoisonError},
@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal};
+use serde_json::Value;
 
 use crate::{
     Engine, Image, Namespace, Output, Process, cleanup, command, engine, process::processes,
@@ -232,6 +233,19 @@ impl Host {
     /// When none does.
     pub fn balancer(&self) -> Result<Pid> {
         self.read_pid_file("lb.pid")
+    }
+
+    /// Where the host's balancer finds the first endpoint of its first port, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// When `swarmlet lb status` fails, or says something else.
+    pub fn endpoint(&self) -> Result<Option<SocketAddr>> {
+        let status = self.swarmlet(&["lb", "status", "--format", "json"])?;
+        let status: Value = serde_json::from_str(status.success()?.trim())?;
+        let address = &status["listeners"][0]["endpoints"][0]["address"];
+        let parsed = address.as_str().map(str::parse).transpose();
+        parsed.with_context(|| format!("not an address: {address}"))
     }
 
     /// Sends a signal to a process of this host: KILL, STOP, CONT …

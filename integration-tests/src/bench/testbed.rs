@@ -43,6 +43,7 @@ impl Testbed {
         let namespace = |name: &str| {
             let namespace = Namespace::create(&run.name, name, &run.directory.join(name))?;
             shell(&namespace, TUNING)?;
+            forget_closed_connections(&namespace)?;
             Ok::<_, anyhow::Error>(namespace)
         };
         let (client, middle, server) = (
@@ -125,17 +126,28 @@ impl Testbed {
     }
 }
 
-/// Limits that a benchmark would run into: ports of outgoing connections, connections that wait
-/// to be accepted, and entries of connections that are over (the last for address translation).
-/// Outgoing connections keep clear of the ports of endpoints, as on a node: a balancer that knows
+/// Limits that a benchmark would run into: ports of outgoing connections, and connections that
+/// wait to be accepted. Outgoing connections keep clear of the ports of endpoints, as on a node: a balancer that knows
 /// that it could be connected to itself looks, and would look each time.
 const TUNING: &str = "echo 10000 65535 >/proc/sys/net/ipv4/ip_local_port_range \
     && echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse \
     && echo 65535 >/proc/sys/net/core/somaxconn \
-    && echo 65535 >/proc/sys/net/ipv4/tcp_max_syn_backlog \
-    && for timeout in time_wait close fin_wait close_wait last_ack; do \
+    && echo 65535 >/proc/sys/net/ipv4/tcp_max_syn_backlog";
+
+/// Keeps no more than five seconds of the connections that are over, for which address translation
+/// has an entry each and a benchmark makes more of than there is room for.
+///
+/// # Errors
+///
+/// When the namespace is gone.
+pub fn forget_closed_connections(namespace: &Namespace) -> Result<()> {
+    shell(
+        namespace,
+        "for timeout in time_wait close fin_wait close_wait last_ack; do \
          file=/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_$timeout; \
-         [ ! -e $file ] || echo 5 >$file; done";
+         [ ! -e $file ] || echo 5 >$file; done",
+    )
+}
 
 fn shell(namespace: &Namespace, script: &str) -> Result<()> {
     namespace
