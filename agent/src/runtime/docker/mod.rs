@@ -55,6 +55,10 @@ const CLEAN_UP: Duration = Duration::from_secs(3);
 /// Pause between two looks at such a container.
 const CLEAN_UP_POLL: Duration = Duration::from_millis(20);
 
+/// The most characters of an engine's reason that are told. Its own are a line or two; a page of
+/// HTML comes from something else that answers at its socket.
+const MOST_REASON: usize = 1_000;
+
 /// Containers looked at at the same time.
 const CONCURRENT_INSPECTIONS: usize = 8;
 
@@ -115,6 +119,15 @@ impl DockerRuntime {
         ))
     }
 
+    /// Something answers, and not as an engine does. Nothing follows from such an answer, least
+    /// of all that a container is gone.
+    fn strange(&self, answer: &str) -> RuntimeError {
+        RuntimeError::Unavailable(format!(
+            "the Docker engine at {} gives no valid answer: {answer}",
+            self.host
+        ))
+    }
+
     /// Gives a call its deadline and its errors their meaning.
     async fn call<T>(
         &self,
@@ -126,11 +139,12 @@ impl DockerRuntime {
             Ok(Err(Error::DockerResponseServerError {
                 status_code,
                 message,
-            })) => Ok(Answer::Error(status_code, message)),
+            })) => Ok(Answer::Error(status_code, reason(status_code, &message))),
             Ok(Err(Error::RequestTimeoutError)) | Err(_) => Err(RuntimeError::Unavailable(
                 format!("the Docker engine at {} does not answer", self.host),
             )),
-            Ok(Err(error)) => Err(self.away(&error)),
+            Ok(Err(Error::HyperLegacyError { err })) if err.is_connect() => Err(self.away(&err)),
+            Ok(Err(error)) => Err(self.strange(&root_cause(&error))),
         }
     }
 
@@ -145,10 +159,8 @@ impl DockerRuntime {
             .call(CALL_DEADLINE, client.list_containers(Some(options)))
             .await?
             .value()?;
-        Ok(found
-            .into_iter()
-            .filter_map(|container| container.id)
-            .collect())
+        let ids: Option<_> = found.into_iter().map(|container| container.id).collect();
+        ids.ok_or_else(|| self.strange("a container without an identifier"))
     }
 
     /// The identifier of a task's container.
@@ -163,7 +175,8 @@ impl DockerRuntime {
         let call = client.inspect_container(id, None::<InspectContainerOptions>);
         match self.call(CALL_DEADLINE, call).await? {
             Answer::Value(found) => {
-                let container = observe::container(&found);
+                let container =
+                    observe::container(&found).map_err(|missing| self.strange(missing))?;
                 if let Some(container) = &container {
                     self.exits.observe(container);
                 }
@@ -291,13 +304,20 @@ impl DockerRuntime {
                 None => (label.clone(), String::new()),
             })
             .collect::<BTreeMap<_, _>>();
-        let number = |value: Option<i64>| value.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        let number = |value: Option<i64>| value.and_then(|n| u64::try_from(n).ok());
+        let (Some(version), Some(cpus), Some(memory_bytes)) = (
+            info.server_version.filter(|version| !version.is_empty()),
+            number(info.ncpu),
+            number(info.mem_total),
+        ) else {
+            return Err(self.strange("no version, processors or memory"));
+        };
         Ok(Engine {
-            version: info.server_version.unwrap_or_default(),
+            version,
             labels,
             resources: Resources {
-                nano_cpus: number(info.ncpu) * 1_000_000_000,
-                memory_bytes: number(info.mem_total),
+                nano_cpus: cpus.saturating_mul(1_000_000_000),
+                memory_bytes,
                 ..Resources::default()
             },
             arch: go_arch(&info.architecture.unwrap_or_default()).to_owned(),
@@ -436,6 +456,14 @@ impl<T> Answer<T> {
     }
 }
 
+/// An engine's reason, which is told to the managers: never without a word, and no page of them.
+fn reason(status: u16, message: &str) -> String {
+    match message.trim() {
+        "" => format!("the Docker engine answers with HTTP status {status} and no reason"),
+        message => message.chars().take(MOST_REASON).collect(),
+    }
+}
+
 /// What a refused create or start means. The engine has no codes for it, only texts.
 fn refusal(status: u16, message: String) -> RuntimeError {
     let taken = ["port is already allocated", "address already in use"]
@@ -466,6 +494,9 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     }
     cause.to_string()
 }
+
+#[cfg(test)]
+mod strange_tests;
 
 #[cfg(test)]
 mod tests {
@@ -503,6 +534,13 @@ mod tests {
             refusal(500, text("no space")),
             RuntimeError::Refused(text("no space"))
         );
+    }
+
+    #[test]
+    fn a_reason_is_never_empty_and_never_a_page() {
+        assert_eq!(reason(500, "no space\n"), "no space");
+        assert!(reason(502, " \n").contains("502"));
+        assert_eq!(reason(500, &"é".repeat(5_000)).chars().count(), MOST_REASON);
     }
 
     #[tokio::test]

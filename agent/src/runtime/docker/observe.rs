@@ -16,29 +16,43 @@ use crate::runtime::{Container, ContainerState, Health};
 const MOST_OUTPUT: usize = 200;
 
 /// A container as the engine describes it; `None` where it is none of a task's.
-pub(super) fn container(found: &ContainerInspectResponse) -> Option<Container> {
-    let labels = found.config.as_ref()?.labels.as_ref()?;
-    let state = found.state.as_ref()?;
-    Some(Container {
-        task: TaskId::parse(labels.get(label::TASK)?).ok()?,
-        id: found.id.clone()?,
+///
+/// # Errors
+/// What every description of a container has, and this one lacks.
+pub(super) fn container(
+    found: &ContainerInspectResponse,
+) -> Result<Option<Container>, &'static str> {
+    let id = found
+        .id
+        .clone()
+        .ok_or("a container without an identifier")?;
+    let state = found.state.as_ref().ok_or("a container without a state")?;
+    let config = found.config.as_ref();
+    let labels = &config.ok_or("a container without a configuration")?.labels;
+    let label = |name: &str| labels.as_ref().and_then(|labels| labels.get(name));
+    let Some(task) = label(label::TASK).and_then(|task| TaskId::parse(task).ok()) else {
+        return Ok(None);
+    };
+    Ok(Some(Container {
+        task,
+        id,
         pid: state
             .pid
             .and_then(|pid| u32::try_from(pid).ok())
             .unwrap_or(0),
         address: found.network_settings.as_ref().and_then(address),
-        ports: labels
-            .get(label::PORTS)
+        ports: label(label::PORTS)
             .map(|text| ports_from_text(text))
             .unwrap_or_default(),
-        state: container_state(state),
+        state: container_state(state)?,
         failing: failing(state),
-    })
+    }))
 }
 
-fn container_state(state: &EngineState) -> ContainerState {
+fn container_state(state: &EngineState) -> Result<ContainerState, &'static str> {
     use ContainerStateStatusEnum as Status;
-    match state.status {
+    Ok(match state.status {
+        None | Some(Status::EMPTY) => return Err("a container in no state"),
         Some(Status::CREATED) => ContainerState::Created,
         Some(Status::EXITED | Status::DEAD | Status::REMOVING) => ContainerState::Exited {
             code: state
@@ -48,8 +62,10 @@ fn container_state(state: &EngineState) -> ContainerState {
             reason: reason(state),
         },
         // Paused and restarting ones have their processes, too.
-        _ => ContainerState::Running(health(state)),
-    }
+        Some(Status::RUNNING | Status::PAUSED | Status::RESTARTING | Status::STOPPING) => {
+            ContainerState::Running(health(state))
+        }
+    })
 }
 
 fn reason(state: &EngineState) -> Option<String> {
@@ -178,11 +194,11 @@ mod tests {
         use ContainerStateStatusEnum as Status;
         assert_eq!(
             container_state(&state(Status::CREATED)),
-            ContainerState::Created
+            Ok(ContainerState::Created)
         );
         assert_eq!(
             container_state(&state(Status::PAUSED)),
-            ContainerState::Running(Health::Unchecked)
+            Ok(ContainerState::Running(Health::Unchecked))
         );
         let unhealthy = EngineState {
             health: Some(EngineHealth {
@@ -193,7 +209,7 @@ mod tests {
         };
         assert_eq!(
             container_state(&unhealthy),
-            ContainerState::Running(Health::Unhealthy)
+            Ok(ContainerState::Running(Health::Unhealthy))
         );
         let killed = EngineState {
             exit_code: Some(137),
@@ -202,11 +218,12 @@ mod tests {
         };
         assert_eq!(
             container_state(&killed),
-            ContainerState::Exited {
+            Ok(ContainerState::Exited {
                 code: 137,
                 reason: Some("out of memory".to_owned())
-            }
+            })
         );
+        assert!(container_state(&EngineState::default()).is_err());
     }
 
     #[test]
@@ -268,7 +285,7 @@ mod tests {
             }),
             ..ContainerInspectResponse::default()
         };
-        assert_eq!(container(&found), None);
+        assert_eq!(container(&found), Ok(None));
         let task = TaskId::from_random(3);
         if let Some(labels) = found
             .config
@@ -277,7 +294,7 @@ mod tests {
         {
             labels.insert(label::TASK.to_owned(), task.to_string());
         }
-        let ours = container(&found).unwrap();
+        let ours = container(&found).unwrap().unwrap();
         assert_eq!(ours.task, task);
         assert_eq!(ours.address, Some("172.17.0.2".parse().unwrap()));
     }
