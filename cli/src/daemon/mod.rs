@@ -14,6 +14,7 @@
 mod advertise;
 mod alone;
 pub(crate) mod balancer;
+mod denied;
 mod files;
 mod gate;
 mod health;
@@ -27,6 +28,7 @@ mod node;
 mod renew;
 mod resolve;
 mod role;
+mod sealed;
 mod settings;
 pub(crate) mod start;
 pub(crate) mod store;
@@ -39,7 +41,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use swarmlet_proto::transport::serve_unix;
+use swarmlet_proto::transport::{ServeError, serve_unix};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -143,7 +145,7 @@ async fn serve(
     let result = tokio::select! {
         result = &mut serving => {
             served = Some(());
-            result.context("the local socket failed")
+            result.map_err(socket_failed)
         }
         () = pages => Ok(()),
         result = live(&daemon) => result,
@@ -161,6 +163,15 @@ async fn serve(
     }
     tracing::info!("the daemon ends; its tasks and the balancer go on");
     result
+}
+
+fn socket_failed(error: ServeError) -> anyhow::Error {
+    match error {
+        ServeError::Socket { path, source } => {
+            denied::failed(source, &format!("cannot listen on socket {path}"))
+        }
+        other => anyhow::Error::new(other).context("the local socket failed"),
+    }
 }
 
 /// Brings back the node that is on disk, then watches over whatever node there is.

@@ -11,6 +11,8 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use super::{denied, sealed};
+
 /// Where everything is, below the data directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
@@ -88,7 +90,10 @@ impl Layout {
             .recursive(true)
             .mode(0o700)
             .create(&self.root)
-            .with_context(|| format!("cannot make the data directory {}", self.root.display()))
+            .map_err(|error| {
+                let what = format!("cannot make the data directory {}", self.root.display());
+                denied::failed(error, &what)
+            })
     }
 
     /// Takes the data directory for this process, until the file returned is dropped.
@@ -101,7 +106,7 @@ impl Layout {
             &path,
             OpenOptions::new().create(true).write(true).truncate(false),
         )
-        .with_context(|| format!("cannot open {}", path.display()))?;
+        .map_err(|error| denied::failed(error, &format!("cannot open {}", path.display())))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(file),
             Err(rustix::io::Errno::WOULDBLOCK) => bail!(
@@ -123,15 +128,16 @@ impl Layout {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+                return Err(denied::failed(
+                    error,
+                    &format!("cannot read {}", path.display()),
+                ));
             }
         };
-        let record = serde_json::from_slice(&bytes).with_context(|| {
-            format!(
-                "{} is damaged: restore it, or remove the node's data and join again",
-                path.display()
-            )
-        })?;
+        let record = sealed::open(&bytes)
+            .map_err(str::to_owned)
+            .and_then(|text| serde_json::from_str(text).map_err(|error| error.to_string()))
+            .map_err(|reason| self.damaged(&path, &reason))?;
         Ok(Some(record))
     }
 
@@ -140,7 +146,19 @@ impl Layout {
     /// # Errors
     /// The system's, with the path.
     pub(crate) fn save(&self, record: &NodeRecord) -> Result<()> {
-        write_durably(&self.node(), &serde_json::to_vec_pretty(record)?)
+        let contents = serde_json::to_string_pretty(record)?;
+        write_durably(&self.node(), sealed::seal(&contents).as_bytes())
+    }
+
+    /// Nothing is tried with what is left of the node's record: its certificate, log and tasks
+    /// stay where they are until somebody has decided.
+    fn damaged(&self, path: &Path, reason: &str) -> anyhow::Error {
+        anyhow::anyhow!(
+            "{} is damaged: {reason}; nothing was changed: restore this file alone from a copy \
+             of it, or move {} aside, join again and remove the node that this was (`swarmlet node rm --force`)",
+            path.display(),
+            self.root.display()
+        )
     }
 
     /// Forgets the node: its record first, so that a crash in between leaves no half node.
@@ -201,7 +219,7 @@ fn private(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 /// The system's, with the path.
 pub(crate) fn open_log(path: &Path) -> Result<File> {
     private(path, OpenOptions::new().create(true).append(true))
-        .with_context(|| format!("cannot open the log {}", path.display()))
+        .map_err(|error| denied::failed(error, &format!("cannot open the log {}", path.display())))
 }
 
 /// Writes a small file that tells a process id; it is for people and scripts, and rewritten
@@ -340,9 +358,30 @@ mod tests {
     fn a_damaged_record_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path().to_owned());
-        fs::write(layout.node(), b"{\"advertise\":").unwrap();
-        let error = layout.load().unwrap_err().to_string();
-        assert!(error.contains("is damaged"), "{error}");
+        layout.save(&record()).unwrap();
+        let written = fs::read_to_string(layout.node()).unwrap();
+        let refused = |file: &str, reason: &str| {
+            fs::write(layout.node(), file).unwrap();
+            let error = layout.load().unwrap_err().to_string();
+            let (path, root) = (layout.node(), layout.root().display().to_string());
+            let expected = format!("{} is damaged: {reason}; nothing was", path.display());
+            assert!(error.starts_with(&expected), "{error}");
+            assert!(error.contains(&format!("move {root} aside")), "{error}");
+            assert_eq!(fs::read_to_string(path).unwrap(), file, "it stays");
+        };
+        refused("", "it is empty");
+        refused(
+            &written[..written.len() / 2],
+            "it is cut off, or not written by swarmlet",
+        );
+        let flipped = written.replace("10.0.0.1:2377", "10.0.0.3:2377");
+        refused(&flipped, "its contents do not match their digest");
+        refused(
+            &sealed::seal("{}"),
+            "missing field `advertise` at line 1 column 2",
+        );
+        fs::write(layout.node(), written).unwrap();
+        assert_eq!(layout.load().unwrap(), Some(record()));
     }
 
     #[test]

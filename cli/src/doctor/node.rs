@@ -95,7 +95,11 @@ pub(super) async fn absent(case: &Case, socket: &Path) -> Vec<Finding> {
     vec![if denied {
         Finding::warning(DAEMON, found, "run it as root")
     } else {
-        Finding::problem(DAEMON, found, "restore the file, or join again")
+        Finding::problem(
+            DAEMON,
+            found,
+            "restore the file, or join again: tasks go on meanwhile",
+        )
     }]
 }
 

@@ -65,6 +65,7 @@ pub(super) fn is_switch_with_value(error: &clap::Error) -> bool {
 pub(super) fn one_line(error: &clap::Error) -> String {
     let text = dockers(error)
         .or_else(|| meant(error))
+        .or_else(|| token(error))
         .unwrap_or_else(|| in_claps_words(&error.to_string()));
     text + " (see --help)"
 }
@@ -142,6 +143,24 @@ fn dockers(error: &clap::Error) -> Option<String> {
     }
 }
 
+/// What a `join` without a token is told. clap names the one flag that is required, and not the
+/// other, which does as well and shows the token to nobody else.
+fn token(error: &clap::Error) -> Option<String> {
+    const FLAG: &str = "--token <TOKEN>";
+    let missing = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::Strings(missing)) => missing,
+        _ => return None,
+    };
+    if error.kind() != ErrorKind::MissingRequiredArgument || !missing.iter().any(|m| m == FLAG) {
+        return None;
+    }
+    let both = format!("{FLAG} (or --token-file <PATH>)");
+    let line = in_claps_words(&error.to_string()).replace(FLAG, &both);
+    Some(format!(
+        "{line}; a manager prints the token with `swarmlet join-token worker` (or manager)"
+    ))
+}
+
 /// What clap says before it shows the usage, and what it takes for meant.
 fn in_claps_words(text: &str) -> String {
     let mut paragraphs = text.split("\n\n").map(|paragraph| {
@@ -190,10 +209,32 @@ mod tests {
             one_line(&error),
             "error: invalid value '-1' for '--replicas <N>': -1 is not in 0..=4294967295 (see --help)"
         );
-        let error = parse(["swarmlet", "join", "host"]).unwrap_err();
+        let error = parse(["swarmlet", "service", "create"]).unwrap_err();
         assert_eq!(
             one_line(&error),
-            "error: the following required arguments were not provided: --token <TOKEN> (see --help)"
+            "error: the following required arguments were not provided: <IMAGE> [ARG]... (see --help)"
+        );
+    }
+
+    #[test]
+    fn a_join_without_a_token_is_told_where_tokens_are() {
+        let check = |line: &[&str], missing: &str| {
+            let error = parse(["swarmlet", "join"].iter().chain(line)).unwrap_err();
+            let expected = format!(
+                "error: the following required arguments were not provided: {missing}; a manager \
+                 prints the token with `swarmlet join-token worker` (or manager) (see --help)"
+            );
+            assert_eq!(one_line(&error), expected);
+        };
+        check(&["host"], "--token <TOKEN> (or --token-file <PATH>)");
+        check(
+            &[],
+            "--token <TOKEN> (or --token-file <PATH>) <HOST[:PORT]>...",
+        );
+        let error = parse(["swarmlet", "join", "--token", "x"]).unwrap_err();
+        assert_eq!(
+            one_line(&error),
+            "error: the following required arguments were not provided: <HOST[:PORT]>... (see --help)"
         );
     }
 

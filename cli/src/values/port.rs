@@ -34,11 +34,16 @@ fn short(text: &str) -> Result<PortSpec, String> {
     }
     if ports.contains('[') || ports.matches(':').count() > 1 {
         return Err(format!(
-            "an address to publish on is not supported: {text}: a published port answers on every node"
+            "an address to publish on is not supported: {text}: a published port answers on every \
+             node, at the addresses that its daemon's --ingress-addr names"
         ));
     }
-    let protocol = protocol(protocol_text)
-        .ok_or_else(|| format!("invalid proto: {protocol_text}: must be either tcp or udp"))?;
+    let protocol = protocol(protocol_text).ok_or_else(|| {
+        format!(
+            "invalid proto: {protocol_text}: {}",
+            no_protocol(protocol_text)
+        )
+    })?;
     let (published, target) = match ports.split_once(':') {
         Some((published, target)) => (Some(published), target),
         None => (None, ports),
@@ -80,7 +85,7 @@ fn long(text: &str) -> Result<PortSpec, String> {
         match key.as_str() {
             "protocol" => {
                 port.protocol = protocol(value).ok_or_else(|| {
-                    format!("invalid protocol value '{value}': must be either tcp or udp")
+                    format!("invalid protocol value '{value}': {}", no_protocol(value))
                 })?;
             }
             "mode" => {
@@ -159,6 +164,14 @@ fn long_number(what: &str, value: &str) -> Result<u16, String> {
 fn number(text: &str) -> Option<u16> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|&port| digits && port != 0)
+}
+
+/// What is wrong with a text that is none.
+fn no_protocol(text: &str) -> &'static str {
+    match text.to_lowercase().as_str() {
+        "sctp" => "Docker has it, swarmlet has not: must be either tcp or udp",
+        _ => "must be either tcp or udp",
+    }
 }
 
 fn protocol(text: &str) -> Option<Protocol> {
@@ -252,7 +265,7 @@ mod tests {
             ),
             (
                 "127.0.0.1:80:80",
-                "an address to publish on is not supported: 127.0.0.1:80:80: a published port answers on every node",
+                "an address to publish on is not supported: 127.0.0.1:80:80: a published port answers on every node, at the addresses that its daemon's --ingress-addr names",
             ),
             (
                 "published=80",
@@ -264,7 +277,7 @@ mod tests {
             ),
             (
                 "target=80,protocol=sctp",
-                "invalid protocol value 'sctp': must be either tcp or udp",
+                "invalid protocol value 'sctp': Docker has it, swarmlet has not: must be either tcp or udp",
             ),
             (
                 "target=eighty",
