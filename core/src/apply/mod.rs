@@ -20,7 +20,7 @@ mod task;
 mod tests;
 pub(crate) mod update;
 
-pub use rejection::{Rejection, RejectionKind};
+pub use rejection::{NothingBefore, Rejection, RejectionKind};
 
 use crate::command::{Command, Proposal};
 use crate::event::Event;

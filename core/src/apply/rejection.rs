@@ -58,8 +58,8 @@ pub enum Rejection {
     #[error("service mode change is not allowed")]
     ModeChange,
     /// No deployment of the service completed before the present one.
-    #[error("service {0} does not have a previous spec")]
-    NoPreviousSpec(String),
+    #[error("service {0} does not have a previous spec: {1}")]
+    NoPreviousSpec(String, NothingBefore),
     /// No update is under way that could end so.
     #[error("the update of service {0} cannot become {1}")]
     NotUpdating(String, UpdateState),
@@ -127,6 +127,26 @@ pub enum Rejection {
     TaskLive(TaskId),
 }
 
+/// Why there is no specification to go back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NothingBefore {
+    /// It is a job.
+    #[error("a job is run again by `service update`, and not rolled back")]
+    Job,
+    /// A rollback is under way.
+    #[error("it is being rolled back already")]
+    RollingBack,
+    /// A rollback has spent what there was: it came from a version that did not complete.
+    #[error(
+        "it was rolled back from a version that did not complete, which is nothing to go back \
+         to: change it with `service update`"
+    )]
+    RolledBack,
+    /// Nothing else has ever been deployed.
+    #[error("no earlier version of it has completed: change it with `service update`")]
+    Nothing,
+}
+
 /// What sort of refusal it is, for the one place that maps it to an RPC status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RejectionKind {
@@ -164,7 +184,7 @@ impl Rejection {
             | Self::PortInUse { .. }
             | Self::NoFreePort
             | Self::ServiceInUse(_)
-            | Self::NoPreviousSpec(_)
+            | Self::NoPreviousSpec(..)
             | Self::NotUpdating(..)
             | Self::Updating(_)
             | Self::StaysHere(_)

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::service::{check_ports, find};
-use super::{Change, Outcome, Rejection, rebalance, task};
+use super::{Change, NothingBefore, Outcome, Rejection, rebalance, task};
 use crate::event::Event;
 use crate::model::{
     Service, ServiceId, ServiceSpec, Task, TaskId, TaskState, TaskStatus, UpdateState,
@@ -156,12 +156,27 @@ pub(crate) fn rollback_spec<'a>(
     state: &State,
     service: &'a Service,
 ) -> Result<&'a ServiceSpec, Rejection> {
-    let spec = service
-        .previous_spec
-        .as_deref()
-        .ok_or_else(|| Rejection::NoPreviousSpec(service.spec.name.clone()))?;
+    let spec = service.previous_spec.as_deref().ok_or_else(|| {
+        Rejection::NoPreviousSpec(service.spec.name.clone(), nothing_before(service))
+    })?;
     check_ports(state, &service.id, &spec.ports)?;
     Ok(spec)
+}
+
+/// Why a service has no previous specification. A rollback of a version that completed can be
+/// taken back by another one, as with Docker, so that only one which did not leaves nothing.
+fn nothing_before(service: &Service) -> NothingBefore {
+    let reached = service.update_status.as_ref().map(|status| status.state);
+    match reached {
+        _ if service.spec.mode.is_job() => NothingBefore::Job,
+        Some(UpdateState::RollbackStarted) => NothingBefore::RollingBack,
+        Some(UpdateState::RollbackCompleted | UpdateState::RollbackPaused) => {
+            NothingBefore::RolledBack
+        }
+        Some(UpdateState::Updating | UpdateState::Paused | UpdateState::Completed) | None => {
+            NothingBefore::Nothing
+        }
+    }
 }
 
 /// Ends an update.

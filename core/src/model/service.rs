@@ -35,7 +35,8 @@ pub struct Service {
     /// none.
     pub spec_version: Version,
     /// The last specification before the present one whose deployment completed; what a
-    /// rollback goes back to.
+    /// rollback goes back to. Shown where there is one, as Docker does.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_spec: Option<Box<ServiceSpec>>,
     /// How far the latest update has come; `None` where there was none.
     pub update_status: Option<UpdateStatus>,

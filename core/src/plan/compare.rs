@@ -125,10 +125,11 @@ fn step(
             stuck.and_then(|reason| step(Action::Wait, from, None, Some(reason.clone())))
         }
         (Some(before), Some(after)) => {
-            let action = if before.spec_version == after.spec_version && before.node != after.node {
-                Action::Move
-            } else {
-                Action::Replace
+            // One that a rollback has left alone is of an earlier version, and alike.
+            let alike = before.spec_version == after.spec_version || !service.is_outdated(before);
+            let action = match alike && before.node != after.node {
+                true => Action::Move,
+                false => Action::Replace,
             };
             step(action, from, node(new.placed), None)
         }

@@ -170,6 +170,39 @@ fn a_drain_moves_tasks_or_leaves_them_waiting() {
 }
 
 #[test]
+fn a_drain_moves_tasks_that_a_rollback_left_alone() {
+    let mut world = running(2, 2);
+    let image = |image: &str| {
+        let image = image.to_owned();
+        move |spec: &mut ServiceSpec| spec.task.containers[0].image = image
+    };
+    let first = world.state.service(&service_id(1)).unwrap().spec.clone();
+    world.update(1, image("v2"));
+    world.update(1, image(&first.task.containers[0].image));
+    let service = world.state.service(&service_id(1)).unwrap();
+    let members = world.members();
+    let earlier = |task: &&Task| task.spec_version != service.spec_version;
+    assert_eq!(
+        members.iter().filter(earlier).count(),
+        2,
+        "nothing was replaced"
+    );
+    let there = members.iter().find(|task| task.node == Some(node_id(1)));
+    let name = there.unwrap().name();
+    let moved = format!("move {name} n1 n2");
+    check(&world, &[drain(&world, 1)], &["update node n1", &moved]);
+    // What is to be replaced in any case does not move.
+    world.update(1, image("v2"));
+    let again = update(&world, image("v3"));
+    let plan = plan(&world.state, &[drain(&world, 1), again], world.now, 7).unwrap();
+    let lines = lines(&world, &plan);
+    assert!(
+        lines.contains(&format!("replace {name} n1 n2")),
+        "{lines:?}"
+    );
+}
+
+#[test]
 fn a_rollback_replaces_too() {
     let mut world = running(1, 1);
     world.update(1, |spec| {

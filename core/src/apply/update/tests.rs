@@ -110,7 +110,24 @@ fn a_rollback_leads_to_the_last_completed_version() {
     let again = rollback(&world);
     assert_eq!(
         world.refusal(again),
-        "service ng does not have a previous spec"
+        "service ng does not have a previous spec: it is being rolled back already"
+    );
+    world.ok(end_update(&world, UpdateState::RollbackCompleted));
+    assert_eq!(
+        world.refusal(rollback(&world)),
+        "service ng does not have a previous spec: it was rolled back from a version that did not \
+         complete, which is nothing to go back to: change it with `service update`"
+    );
+}
+
+#[test]
+fn a_service_that_was_never_updated_has_nothing_to_go_back_to() {
+    let mut world = World::new(1);
+    world.create(1, spec("ng", 1));
+    assert_eq!(
+        world.refusal(rollback(&world)),
+        "service ng does not have a previous spec: no earlier version of it has completed: change \
+         it with `service update`"
     );
 }
 
@@ -129,7 +146,7 @@ fn a_rollback_of_what_completed_can_be_taken_back() {
     let again = rollback(&world);
     assert_eq!(
         world.refusal(again),
-        "service ng does not have a previous spec",
+        "service ng does not have a previous spec: it is being rolled back already",
         "the rollback had not completed"
     );
 }
