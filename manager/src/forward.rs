@@ -2,7 +2,9 @@
 //! they are: no message is decoded on the way, so a new RPC needs nothing here.
 //!
 //! Roles have been checked before, against the original caller. A header keeps requests from
-//! going in circles while two managers take each other for the leader.
+//! going in circles while two managers take each other for the leader. What the headers say of the
+//! original caller counts where a node has written them that the state knows as a manager: a
+//! certificate says so for months after its node was demoted.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,9 +23,11 @@ use tonic::Status;
 use tower::ServiceExt;
 
 use swarmlet_core::model::{NodeId, Role};
+use swarmlet_core::state::State;
 use swarmlet_proto::identity::PeerIdentity;
 use swarmlet_proto::transport::Caller;
 
+use crate::access::Refusal;
 use crate::dialer::Dialer;
 use crate::raft::{Leadership, Raft};
 use crate::request;
@@ -89,20 +93,16 @@ pub(crate) struct Forwarder {
     pub(crate) leaderless: Arc<AtomicBool>,
 }
 
+/// Marks a request, inside of this process, that another manager has passed on: its headers count.
+#[derive(Debug, Clone, Copy)]
+struct PassedOn;
+
 /// The address that a call came from first, however it was forwarded.
-///
-/// The header counts only where a manager has sent it: anybody could write it.
 pub(crate) fn source<T>(request: &tonic::Request<T>) -> Option<IpAddr> {
     let caller = request.extensions().get::<Caller>()?;
-    let by_manager = caller
-        .identity
-        .as_ref()
-        .is_some_and(|identity| identity.role == Role::Manager);
-    let named = || request.metadata().get(SOURCE)?.to_str().ok()?.parse().ok();
-    by_manager
-        .then(named)
-        .flatten()
-        .or(Some(caller.address.ip()))
+    let passed_on = request.extensions().get::<PassedOn>();
+    let named = |_| request.metadata().get(SOURCE)?.to_str().ok()?.parse().ok();
+    passed_on.and_then(named).or(Some(caller.address.ip()))
 }
 
 /// The node that a call came from first, however it was forwarded.
@@ -111,7 +111,7 @@ pub(crate) fn source<T>(request: &tonic::Request<T>) -> Option<IpAddr> {
 /// with the certificate of the manager that passed it on.
 pub(crate) fn caller<T>(request: &tonic::Request<T>) -> Option<PeerIdentity> {
     let direct = request.extensions().get::<PeerIdentity>()?;
-    if direct.role != Role::Manager || !request.metadata().contains_key(FORWARDED) {
+    if request.extensions().get::<PassedOn>().is_none() {
         return Some(direct.clone());
     }
     let node = request.metadata().get(NODE)?.to_str().ok()?;
@@ -130,19 +130,25 @@ pub(crate) fn caller<T>(request: &tonic::Request<T>) -> Option<PeerIdentity> {
 /// The middleware between the access check and the services.
 pub(crate) async fn forward(
     Injected(forwarder): Injected<Forwarder>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let path = request.uri().path();
     if !LEADER_ONLY.iter().any(|prefix| path.starts_with(prefix)) {
         return next.run(request).await;
     }
-    // From anybody else the header means nothing: it could be written to be refused only.
     if request.headers().contains_key(FORWARDED) {
-        if forwarder.leadership().is_self {
-            return next.run(request).await;
+        if !forwarder.leadership().is_self {
+            return crate::status::not_leader().into_http();
         }
-        return crate::status::not_leader().into_http();
+        let peer = request.extensions().get::<PeerIdentity>();
+        match passes_on(peer, &forwarder.raft.state()) {
+            Ok(true) => drop(request.extensions_mut().insert(PassedOn)),
+            // From anybody else the header means nothing: it could be written to be refused only.
+            Ok(false) => {}
+            Err(refusal) => return Status::from(refusal).into_http(),
+        }
+        return next.run(request).await;
     }
     let (parts, body) = request.into_parts();
     // All of these calls are unary, so the whole body can be kept and sent again where a
@@ -150,6 +156,21 @@ pub(crate) async fn forward(
     match request::read(&parts, body).await {
         Ok(body) => forwarder.answer(parts, body, next).await,
         Err(refused) => refused.into_http(),
+    }
+}
+
+/// Whether a node may say for whom it calls.
+///
+/// # Errors
+/// It was a manager. Its own call it may well be, but one that has not heard of its demotion passes
+/// on others', and would be answered in their place.
+fn passes_on(peer: Option<&PeerIdentity>, state: &State) -> Result<bool, Refusal> {
+    let Some(peer) = peer.filter(|peer| peer.role == Role::Manager) else {
+        return Ok(false);
+    };
+    match state.node(&peer.node) {
+        Some(node) if node.manager.is_some() => Ok(true),
+        _ => Err(Refusal::NotManager(peer.node.to_string())),
     }
 }
 

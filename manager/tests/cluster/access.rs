@@ -131,6 +131,30 @@ async fn a_manager_of_another_cluster_does_not_even_connect() {
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
 }
 
+/// Asks for a certificate in another manager's name, as if a follower passed that on.
+async fn renew_for(
+    victim: &Identity,
+    caller: &Identity,
+    address: SocketAddr,
+    forwarded: bool,
+) -> Result<Identity, tonic::Status> {
+    let new = new_key_and_csr().unwrap();
+    let mut request = tonic::Request::new(v1::RenewRequest {
+        csr: new.csr,
+        ..Default::default()
+    });
+    let headers = request.metadata_mut();
+    if forwarded {
+        headers.insert("x-swarmlet-forwarded", "1".parse().unwrap());
+    }
+    headers.insert("x-swarmlet-node", victim.node.as_str().parse().unwrap());
+    headers.insert("x-swarmlet-role", "manager".parse().unwrap());
+    headers.insert("x-swarmlet-source", "10.9.9.9".parse().unwrap());
+    let mut ca = CaClient::new(channel(caller, address));
+    let answer = ca.renew(request).await?.into_inner();
+    Ok(Identity::new(answer.certificate, new.key, answer.root).unwrap())
+}
+
 /// Headers are the forwarding managers' to write: a caller that writes them itself renews its
 /// own certificate and no other.
 #[tokio::test(flavor = "multi_thread")]
@@ -140,20 +164,36 @@ async fn forged_headers_change_nothing() {
     let token = first.token(Role::Worker).await;
     let worker = join(first.address, &token, "").await.unwrap().identity;
     let victim = first.manager.identities().identity();
-    for node in [&first, &second] {
-        let new = new_key_and_csr().unwrap();
-        let mut request = tonic::Request::new(v1::RenewRequest {
-            csr: new.csr,
-            ..Default::default()
-        });
-        let headers = request.metadata_mut();
-        headers.insert("x-swarmlet-node", victim.node.as_str().parse().unwrap());
-        headers.insert("x-swarmlet-role", "manager".parse().unwrap());
-        headers.insert("x-swarmlet-source", "10.9.9.9".parse().unwrap());
-        let mut ca = CaClient::new(channel(&worker, node.address));
-        let answer = ca.renew(request).await.unwrap().into_inner();
-        let renewed = Identity::new(answer.certificate, new.key, answer.root).unwrap();
+    for (node, forwarded) in [(&first, false), (&first, true), (&second, false)] {
+        let renewed = renew_for(&victim, &worker, node.address, forwarded);
+        let renewed = renewed.await.unwrap();
         assert_eq!((&renewed.node, renewed.role), (&worker.node, Role::Worker));
+    }
+}
+
+/// A certificate says for months that its node is a manager. What counts is the state.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_a_manager_passes_nothing_on_any_more() {
+    let first = Node::first().await;
+    let second = first.another().await;
+    let token = first.token(Role::Manager).await;
+    let earlier = join(first.address, &token, "127.0.0.1:1").await.unwrap();
+    let earlier = earlier.identity;
+    let victim = first.manager.identities().identity();
+    let passed_on = renew_for(&victim, &earlier, first.address, true).await;
+    assert_eq!(passed_on.unwrap().node, victim.node, "managers may do this");
+
+    first.demote(&earlier.node).await;
+    let refused = renew_for(&victim, &earlier, first.address, true).await;
+    let refused = refused.err().expect("a certificate of another node");
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    let refused = renew_for(&victim, &earlier, second.address, true).await;
+    assert!(refused.is_err(), "it does not lead");
+    // What is its own it still gets.
+    for node in [&first, &second] {
+        let renewed = renew_for(&victim, &earlier, node.address, false);
+        let renewed = renewed.await.unwrap();
+        assert_eq!((&renewed.node, renewed.role), (&earlier.node, Role::Worker));
     }
 }
 

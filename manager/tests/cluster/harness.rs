@@ -12,7 +12,7 @@ use tonic::service::Routes;
 use tonic::transport::Channel;
 
 use swarmlet_core::model::{
-    Availability, Cluster, ClusterSpec, ContainerSpec, LbPolicy, NodeDescription, Platform,
+    Availability, Cluster, ClusterSpec, ContainerSpec, LbPolicy, NodeDescription, NodeId, Platform,
     PortMode, PortSpec, Protocol, Resources, RestartPolicy, Role, RuntimeKind, ServiceMode,
     ServiceSpec, TaskSpec, UpdateConfig,
 };
@@ -101,6 +101,27 @@ impl Node {
             stop,
             dir,
         }
+    }
+
+    /// Makes a manager a worker, and waits until it is none any more.
+    pub(crate) async fn demote(&self, id: &NodeId) {
+        let mut nodes = self.nodes().await.into_iter().filter_map(|view| view.node);
+        let node = nodes.find(|node| node.id == id.as_str()).unwrap();
+        let request = v1::UpdateNodeRequest {
+            id: node.id,
+            expected: node.version,
+            spec: Some(v1::NodeSpec {
+                role: v1::Role::Worker as i32,
+                ..node.spec.unwrap()
+            }),
+        };
+        self.control().update_node(request).await.unwrap();
+        until("it is no manager any more", async || {
+            let state = self.manager.state();
+            let manager = &state.node(id).unwrap().manager;
+            manager.is_none().then_some(())
+        })
+        .await;
     }
 
     /// Cuts all connections and ends the manager.
