@@ -4,16 +4,31 @@
 //! so that what waits for a leader stays as large as the cluster however long it waits.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::time::Instant;
 
 use prost::Message;
+use tonic::Status;
 
 use swarmlet_core::diagnosis::Observation;
 use swarmlet_core::model::{
-    InvalidId, NodeDescription, NodeId, PortProblem, TaskId, TaskStatus, Timestamp,
+    InvalidId, NodeDescription, NodeId, PortProblem, TaskId, TaskStatus, Timestamp, cut,
 };
 use swarmlet_proto::convert::Malformed;
 use swarmlet_proto::v1;
+
+use crate::request::CA_LIMIT_BYTES;
+
+/// Ports of one task, and ports that a node may complain about. Nobody publishes so many, and they
+/// fit into one log entry with their reasons.
+const MAX_PORTS: usize = 4096;
+
+/// Failing ports and the like that count of one node: it has two with each other node, and
+/// the first few of them say all.
+const MAX_OBSERVED: usize = 100;
+
+/// The largest description of a node: as large as the request to join that it first came with.
+const MAX_DESCRIPTION_BYTES: usize = CA_LIMIT_BYTES;
 
 /// Everything new of one node; its presence is a heartbeat.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,14 +104,49 @@ impl NodeNews {
     }
 }
 
-/// Reads a status batch; at the end of a session's wire.
+/// Reads a status batch; at the end of a session's wire. Whatever a node writes, its reports fit
+/// into a log entry: others wait behind them.
 pub(crate) fn statuses(batch: v1::StatusBatch) -> Result<BTreeMap<TaskId, TaskStatus>, Malformed> {
     let mut statuses = BTreeMap::new();
     for report in batch.reports {
-        let status = report.status.unwrap_or_default();
-        statuses.insert(task_id(&report.task_id)?, status.try_into()?);
+        let mut status: TaskStatus = report.status.unwrap_or_default().try_into()?;
+        status.message = cut(status.message, TaskStatus::MAX_TEXT_BYTES);
+        status.error = status
+            .error
+            .map(|error| cut(error, TaskStatus::MAX_TEXT_BYTES));
+        if let Some(container) = &mut status.container {
+            container.id = cut(mem::take(&mut container.id), TaskStatus::MAX_TEXT_BYTES);
+        }
+        status.ports.truncate(MAX_PORTS);
+        statuses.insert(task_id(&report.task_id)?, status);
     }
     Ok(statuses)
+}
+
+/// Reads what a node says of itself.
+pub(crate) fn description(description: v1::NodeDescription) -> Result<NodeDescription, Status> {
+    let bytes = description.encoded_len();
+    if bytes > MAX_DESCRIPTION_BYTES {
+        return Err(Status::invalid_argument(format!(
+            "the node's description has {bytes} bytes, and at most {MAX_DESCRIPTION_BYTES} are taken"
+        )));
+    }
+    Ok(description.try_into()?)
+}
+
+/// Reads what a node sees, as much of it as counts.
+pub(crate) fn observation(observation: v1::Observation) -> Result<Observation, Malformed> {
+    let mut seen = Observation::try_from(observation)?;
+    seen.failing.truncate(MAX_OBSERVED);
+    seen.disks.truncate(MAX_OBSERVED);
+    seen.descriptors.truncate(MAX_OBSERVED);
+    let short = |text: &mut String| *text = cut(mem::take(text), TaskStatus::MAX_TEXT_BYTES);
+    seen.disks.iter_mut().for_each(|disk| short(&mut disk.path));
+    seen.descriptors
+        .iter_mut()
+        .for_each(|used| short(&mut used.process));
+    seen.engine.iter_mut().for_each(short);
+    Ok(seen)
 }
 
 impl TryFrom<v1::TableReport> for TableNews {
@@ -107,11 +157,16 @@ impl TryFrom<v1::TableReport> for TableNews {
         for endpoint in report.draining {
             draining.insert(task_id(&endpoint.task_id)?, endpoint.active);
         }
-        let problems = report.port_problems.into_iter().map(TryInto::try_into);
+        let problems = report.port_problems.into_iter().take(MAX_PORTS);
+        let problem = |problem: v1::PortProblem| -> Result<PortProblem, Malformed> {
+            let mut problem = PortProblem::try_from(problem)?;
+            problem.reason = cut(problem.reason, PortProblem::MAX_REASON_BYTES);
+            Ok(problem)
+        };
         Ok(Self {
             version: report.version,
             draining,
-            port_problems: problems.collect::<Result<_, _>>()?,
+            port_problems: problems.map(problem).collect::<Result<_, _>>()?,
         })
     }
 }

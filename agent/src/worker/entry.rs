@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use swarmlet_core::model::{
     ContainerSpec, ContainerStatus, RestartHistory, Task, TaskId, TaskPort, TaskState, TaskStatus,
-    Timestamp,
+    Timestamp, cut,
 };
 use swarmlet_core::orchestrator::restart_in_place;
 use tokio::time::Instant;
@@ -405,6 +405,8 @@ impl Entry {
         error: Option<String>,
         now: Timestamp,
     ) {
+        // An engine's words may be long, and a message with many statuses must stay short.
+        let error = error.map(|error| cut(error, TaskStatus::MAX_TEXT_BYTES));
         let same = state == self.status.state
             && self.status.message == message
             && self.status.error == error;

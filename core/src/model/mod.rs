@@ -18,6 +18,7 @@ mod ports;
 mod problem;
 mod service;
 mod task;
+mod text;
 mod time;
 mod update;
 mod validate;
@@ -44,6 +45,7 @@ pub use ports::{PortMode, PortSpec, Protocol, ProxyProtocol};
 pub use problem::{Closed, DiskUser, NodeProblem, Place, Problem, ProblemKind};
 pub use service::{LbPolicy, Rebalance, Service, ServiceSpec};
 pub use task::{ContainerStatus, Draining, RestartHistory, Task, TaskPort, TaskState, TaskStatus};
+pub use text::cut;
 pub use time::{Timestamp, Version};
 pub use update::{
     Bounds, FailureAction, FailureRatio, InvalidRatio, UpdateConfig, UpdateOrder, UpdateState,

@@ -277,3 +277,8 @@ pub struct PortProblem {
     /// Why, in the system's words.
     pub reason: String,
 }
+
+impl PortProblem {
+    /// The longest reason in bytes; a system's own have some dozens.
+    pub const MAX_REASON_BYTES: usize = 256;
+}

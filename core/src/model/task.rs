@@ -217,6 +217,12 @@ pub struct TaskStatus {
     pub ports: Vec<TaskPort>,
 }
 
+impl TaskStatus {
+    /// The longest message, and the longest error, in bytes. People read them in the column of a
+    /// list, and hundreds go into one log entry.
+    pub const MAX_TEXT_BYTES: usize = 2048;
+}
+
 /// What the runtime says of a task's container.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use swarmlet_core::diagnosis::{self, Observation};
+use swarmlet_core::diagnosis;
 use swarmlet_core::model::{NodeId, NodeState, Version};
 use swarmlet_core::state::State;
 use swarmlet_proto::expelled;
@@ -58,13 +58,6 @@ const HEARTBEATS: u32 = 4;
 
 /// No heartbeat is asked for more often than this, whatever the settings say.
 const MIN_HEARTBEAT: Duration = Duration::from_millis(100);
-
-/// Published ports that a node may complain about; more there cannot be.
-const MAX_PORT_PROBLEMS: usize = 65536;
-
-/// Failing ports and the like that count of one node: it has two with each other node, and
-/// the first few of them say all.
-const MAX_OBSERVED: usize = 100;
 
 /// Problems that a node is told of. People read them.
 const MAX_PROBLEMS: usize = 100;
@@ -122,7 +115,7 @@ impl Session {
             .description
             .ok_or_else(|| Status::invalid_argument("the hello has no node description"))?;
         let news = NodeNews {
-            description: Some(description.try_into()?),
+            description: Some(news::description(description)?),
             ..NodeNews::default()
         };
         timeout(CURRENT_WAIT, self.current())
@@ -207,11 +200,7 @@ impl Session {
                     news.clock_ahead_ms = news::ahead_ms(beat.sent_at_ms, clock::now());
                 }
                 Some(From::Observation(observation)) => {
-                    let mut seen = Observation::try_from(observation)?;
-                    seen.failing.truncate(MAX_OBSERVED);
-                    seen.disks.truncate(MAX_OBSERVED);
-                    seen.descriptors.truncate(MAX_OBSERVED);
-                    news.observation = Some(Seen::now(seen));
+                    news.observation = Some(Seen::now(news::observation(observation)?));
                 }
                 Some(From::Statuses(batch)) => {
                     let state = self.raft.state();
@@ -228,11 +217,10 @@ impl Session {
                     let mut table = TableNews::try_from(report)?;
                     let state = self.raft.state();
                     table.draining.retain(|id, _| state.task(id).is_some());
-                    table.port_problems.truncate(MAX_PORT_PROBLEMS);
                     news.table = Some(table);
                 }
                 Some(From::Description(description)) => {
-                    news.description = Some(description.try_into()?);
+                    news.description = Some(news::description(description)?);
                 }
                 Some(From::Leaving(v1::Leaving {})) => {
                     news.leaving = true;

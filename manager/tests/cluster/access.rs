@@ -22,11 +22,17 @@ use crate::agent::Agent;
 use crate::harness::{Node, channel, description, join, until};
 
 /// Has a node report that a task has failed, and waits until the report has been read.
-pub(crate) async fn report_failure(identity: &Identity, address: SocketAddr, task: &str) {
+pub(crate) async fn report_failure(
+    identity: &Identity,
+    address: SocketAddr,
+    task: &str,
+    error: &str,
+) {
     let (say, outbound) = mpsc::channel(8);
     let failed = v1::TaskStatus {
         state: v1::TaskState::Failed as i32,
         at_ms: 1,
+        error: Some(error.to_owned()),
         ..v1::TaskStatus::default()
     };
     let report = v1::TaskReport {
@@ -36,21 +42,22 @@ pub(crate) async fn report_failure(identity: &Identity, address: SocketAddr, tas
     let hello = v1::Hello {
         description: Some((&description("rogue")).into()),
     };
-    for kind in [
-        Say::Hello(hello.clone()),
-        Say::Statuses(v1::StatusBatch {
-            reports: vec![report],
-        }),
-        // A second hello ends the session: what came before it has been read then.
-        Say::Hello(hello),
-    ] {
-        say.send(v1::AgentMessage { kind: Some(kind) })
-            .await
-            .unwrap();
-    }
+    let statuses = Say::Statuses(v1::StatusBatch {
+        reports: vec![report],
+    });
+    let tell = async |kind| {
+        let message = v1::AgentMessage { kind: Some(kind) };
+        say.send(message).await.unwrap();
+    };
+    tell(Say::Hello(hello.clone())).await;
+    tell(statuses).await;
     let mut client = DispatcherClient::new(channel(identity, address));
     let session = client.session(ReceiverStream::new(outbound)).await.unwrap();
     let mut inbound = session.into_inner();
+    // Longer than reports wait before they go to the leader; what waits ends with its session.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // A second hello ends the session: what came before it has been read then.
+    tell(Say::Hello(hello)).await;
     let end = loop {
         match inbound.message().await {
             Ok(Some(_)) => {}
@@ -59,8 +66,6 @@ pub(crate) async fn report_failure(identity: &Identity, address: SocketAddr, tas
         }
     };
     assert_eq!(end.message(), "a second hello in one session");
-    // Longer than reports wait before they go to the leader.
-    tokio::time::sleep(Duration::from_millis(300)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,7 +190,7 @@ async fn who_was_a_manager_passes_nothing_on_any_more() {
 
     first.demote(&earlier.node).await;
     let refused = renew_for(&victim, &earlier, first.address, true).await;
-    let refused = refused.err().expect("a certificate of another node");
+    let refused = refused.expect_err("a certificate of another node");
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     let refused = renew_for(&victim, &earlier, second.address, true).await;
     assert!(refused.is_err(), "it does not lead");

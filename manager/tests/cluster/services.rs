@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_stream::StreamExt;
 use tonic::Code;
 
+use swarmlet_core::model::TaskStatus;
 use swarmlet_proto::v1;
 
 use crate::agent::Agent;
@@ -279,9 +280,34 @@ async fn reports_on_foreign_tasks_count_for_nothing() {
     let rogue = Agent::worker("w2", &manager, &[&manager]).await;
     rogue.is_ready(&manager).await;
     rogue.kill();
-    crate::access::report_failure(&rogue.identity, manager.address, &task).await;
+    crate::access::report_failure(&rogue.identity, manager.address, &task, "no").await;
     assert_eq!(manager.running().await, [task]);
     assert!(honest.seen.lock().unwrap().stopped.is_empty());
+}
+
+/// What a log entry has no room for would keep everybody's reports from the leader.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_says_too_much_holds_up_no_other() {
+    let manager = Node::first().await;
+    let rogue = Agent::worker("w1", &manager, &[&manager]).await;
+    manager.create("ng", 1, 8080).await.unwrap();
+    let task = manager.runs(1).await.remove(0);
+    rogue.kill();
+    let error = "ö".repeat(1 << 20);
+    crate::access::report_failure(&rogue.identity, manager.address, &task, &error).await;
+    let failed = until("the task has failed", async || {
+        let tasks = manager.tasks().await.into_iter();
+        let mut found = tasks.filter(|found| found.id == task);
+        let status = found.next()?.status?;
+        (status.state == v1::TaskState::Failed as i32).then_some(status)
+    })
+    .await;
+    let told = failed.error.unwrap();
+    assert!(told.len() <= TaskStatus::MAX_TEXT_BYTES, "{}", told.len());
+    assert!(told.starts_with("öö") && told.ends_with("ö…"), "{told}");
+    let honest = Agent::worker("w2", &manager, &[&manager]).await;
+    honest.is_ready(&manager).await;
+    manager.runs(1).await;
 }
 
 /// A service whose specification has so many bytes, and a little more.
