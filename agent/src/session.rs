@@ -19,11 +19,11 @@ use ring::rand::{SecureRandom, SystemRandom};
 use swarmlet_core::diagnosis::Peer;
 use swarmlet_core::endpoints::Table;
 use swarmlet_core::model::{InvalidId, NodeDescription, NodeProblem, NodeSpec, Role, Task, TaskId};
-use swarmlet_proto::ANSWER_LIMIT_BYTES;
 use swarmlet_proto::convert::Malformed;
 use swarmlet_proto::transport::{IdentityStore, channel};
 use swarmlet_proto::v1;
 use swarmlet_proto::v1::dispatcher_client::DispatcherClient;
+use swarmlet_proto::{ANSWER_LIMIT_BYTES, clock};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -32,7 +32,7 @@ use tonic::Streaming;
 
 use crate::cause::chain;
 use crate::description::{NodeFacts, describe};
-use crate::diagnosis::{self, Told, Views};
+use crate::diagnosis::{Told, Views};
 use crate::publisher::Publisher;
 use crate::routing::SinkReport;
 use crate::runtime::Runtime;
@@ -319,7 +319,7 @@ impl Session {
                     Err(status) => Err(status.into()),
                 },
                 _ = beats.tick() => {
-                    let beat = v1::Heartbeat { sent_at_ms: diagnosis::now().0 };
+                    let beat = v1::Heartbeat { sent_at_ms: clock::now().0 };
                     link.send(v1::agent_message::Kind::Heartbeat(beat)).await
                 }
                 Ok(()) = self.statuses.changed(), if batch_at.is_none() => {

@@ -22,7 +22,6 @@
 
 mod access;
 mod ca;
-mod clock;
 mod control;
 mod dialer;
 mod dispatcher;
@@ -50,3 +49,5 @@ pub use manager::{Manager, ManagerConfig};
 pub use membership::BootstrapRequest;
 pub use random::NoRandomness;
 pub use recovery::NotAlone;
+
+use swarmlet_proto::clock;

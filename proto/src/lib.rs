@@ -9,6 +9,7 @@
 //! This crate must not know what a call does: no decision, no state, no RPC implementation.
 //! It does not issue certificates either; the managers' authority does.
 
+pub mod clock;
 pub mod convert;
 pub mod expelled;
 pub mod identity;

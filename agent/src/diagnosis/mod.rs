@@ -10,7 +10,6 @@
 //! Nothing is decided here: what follows from an observation is [`swarmlet_core::diagnosis`],
 //! at the leader, and for a node without a session on the spot.
 
-mod clock;
 mod host;
 mod probe;
 mod targets;
@@ -23,11 +22,11 @@ use std::time::Duration;
 
 use swarmlet_core::diagnosis::{self, Failing, Observation, Peer, ProbedPort};
 use swarmlet_core::model::{DiskUser, NodeId, NodeProblem, Place, Problem, RuntimeKind};
+use swarmlet_proto::clock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::clock::now;
 use self::host::Host;
 pub(crate) use self::probe::answer;
 use self::targets::{Target, Targets};
@@ -253,7 +252,10 @@ impl Watcher {
             if !problems.iter().any(known) {
                 problems.push(NodeProblem {
                     at: self.own.clone(),
-                    problem: Problem { since: now(), kind },
+                    problem: Problem {
+                        since: clock::now(),
+                        kind,
+                    },
                 });
             }
         }

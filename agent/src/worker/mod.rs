@@ -22,11 +22,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use swarmlet_core::model::{Task, TaskId, TaskState, TaskStatus, Timestamp};
+use swarmlet_core::model::{Task, TaskId, TaskState, TaskStatus};
+use swarmlet_proto::clock::now;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::Instant;
@@ -528,12 +529,4 @@ impl Worker {
             .chain(self.list_due)
             .min()
     }
-}
-
-/// The wall clock, for statuses and for what must outlive a restart.
-fn now() -> Timestamp {
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }

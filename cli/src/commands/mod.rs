@@ -13,19 +13,10 @@ pub(crate) mod service;
 mod tasks;
 mod update;
 
-use std::time::SystemTime;
-
 use anyhow::{Result, bail};
-use swarmlet_core::model::Timestamp;
+use swarmlet_proto::clock::now;
 
 use crate::args::Filter;
-
-/// The time that tables count from.
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let milliseconds = since.map_or(0, |since| since.as_millis());
-    Timestamp(u64::try_from(milliseconds).unwrap_or(u64::MAX))
-}
 
 /// Refuses filters that a list does not have; without this a typing error would show
 /// everything or nothing.

@@ -4,11 +4,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use swarmlet_agent::Agent;
-use swarmlet_core::model::Role;
+use swarmlet_core::model::{Role, Timestamp};
+use swarmlet_proto::clock;
 use swarmlet_proto::identity::{Identity, new_key_and_csr};
 use swarmlet_proto::transport::{IdentityStore, channel};
 use swarmlet_proto::v1;
@@ -37,9 +38,9 @@ pub(super) async fn run(
 ) {
     loop {
         let due = due(&identities.identity());
-        while let Some(left) = until(due) {
+        while clock::now() < due {
             tokio::select! {
-                () = tokio::time::sleep(left.min(NAP)) => {}
+                () = tokio::time::sleep(clock::until(due).min(NAP)) => {}
                 () = stop.cancelled() => return,
             }
         }
@@ -50,7 +51,7 @@ pub(super) async fn run(
                     error = format!("{error:#}"),
                     "cannot renew the node's certificate yet"
                 );
-                let ended = until(identities.identity().not_after.0).is_none();
+                let ended = identities.identity().not_after <= clock::now();
                 let pause = if ended { RETRY_ENDED } else { RETRY };
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
@@ -61,26 +62,16 @@ pub(super) async fn run(
     }
 }
 
-/// When to renew, in milliseconds since 1970: somewhere between 50 and 80 % of the
+/// When to renew: somewhere between 50 and 80 % of the
 /// certificate's life, so that nodes that joined together do not all come at once.
-fn due(identity: &Identity) -> u64 {
+fn due(identity: &Identity) -> Timestamp {
     let random = RandomState::new().hash_one(identity.node.as_str()) % 1000;
-    share(identity.not_before.0, identity.not_after.0, random)
+    Timestamp(share(identity.not_before.0, identity.not_after.0, random))
 }
 
 fn share(begin: u64, end: u64, thousandths: u64) -> u64 {
     let life = end.saturating_sub(begin);
     begin + life / 2 + life / 1000 * 300 * thousandths / 1000
-}
-
-/// The time left until a moment, or `None` once it has come.
-fn until(moment: u64) -> Option<Duration> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Duration::from_millis(moment)
-        .checked_sub(now)
-        .filter(|left| !left.is_zero())
 }
 
 async fn renew(
@@ -168,7 +159,6 @@ mod tests {
         assert_eq!(share(1000, 101_000, 0), 51_000);
         assert_eq!(share(1000, 101_000, 1000), 81_000);
         assert_eq!(share(1000, 1000, 500), 1000);
-        assert_eq!(until(0), None);
     }
 
     #[test]

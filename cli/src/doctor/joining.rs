@@ -2,9 +2,10 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use swarmlet_core::model::Closed;
+use swarmlet_proto::clock::now;
 use swarmlet_proto::token::JoinToken;
 use swarmlet_proto::transport::{JoinError, pinned_channel};
 use swarmlet_proto::v1;
@@ -114,7 +115,7 @@ async fn ask(case: &Case, address: SocketAddr, token: &JoinToken) -> Vec<Finding
             .map(|port| u32::from(port.number))
             .collect(),
     };
-    let sent = now_ms();
+    let sent = now().0;
     let answer = timeout(CHECK, CaClient::new(channel).check(request)).await;
     let answer = match answer {
         Ok(Ok(answer)) => answer.into_inner(),
@@ -129,7 +130,7 @@ async fn ask(case: &Case, address: SocketAddr, token: &JoinToken) -> Vec<Finding
     };
     let mut findings = vec![
         Finding::ok("token", format!("it makes this host a {}", answer.role)),
-        clock(sent, answer.now_ms, now_ms()),
+        clock(sent, answer.now_ms, now().0),
     ];
     findings.extend(from_outside(&listening.ports, &answer, address));
     findings
@@ -257,13 +258,6 @@ fn from_outside(
         });
     }
     findings
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

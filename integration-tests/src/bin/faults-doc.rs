@@ -16,7 +16,7 @@ use serde_json::Value;
 use swarmlet_integration_tests::measured::{self, Figure};
 
 /// Modules of the tests, in the order of the page, and what they are about.
-const SECTIONS: [(&str, &str); 23] = [
+const SECTIONS: [(&str, &str); 24] = [
     ("leader", "The leader is killed"),
     ("daemon", "Daemons are killed or paused"),
     ("paused", "The leader is paused"),
@@ -34,6 +34,7 @@ const SECTIONS: [(&str, &str); 23] = [
     ("workers", "Workers are cut off"),
     ("closed_port", "A closed port explains itself"),
     ("explained", "More that explains itself"),
+    ("clocks", "Clocks are wrong, or jump"),
     ("one_way", "A port that is closed one way explains itself"),
     ("limits", "Limits"),
     ("siege", "The balancer is attacked"),

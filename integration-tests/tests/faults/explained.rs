@@ -1,24 +1,18 @@
 //! More that explains itself within 5 s: both directions of the task ports at once, a worker that
-//! does not get to its manager, a wrong clock, and all that a host is asked before it joins.
+//! does not get to its manager, and all that a host is asked before it joins.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use swarmlet_integration_tests::{Host, Output, Signal, swarmlet_binary, wait_until};
+use swarmlet_integration_tests::{Host, Output, Signal, swarmlet_binary};
 
 use crate::{
     closed_port::{SmallDisk, close, explained},
-    cluster::{Cluster, SOON},
+    cluster::Cluster,
     probe::{load, no_errors, nothing_restarted, within},
 };
 
 /// The range of ports for tasks.
 const TASKS: &str = "20000-29999";
-
-/// By how much a clock is wrong: an hour, as where a time zone was set as the time.
-const HOUR_MS: &str = "3600000";
 
 #[test]
 fn task_ports_closed_in_both_directions_at_once_are_named_in_both() {
@@ -86,43 +80,6 @@ fn a_worker_whose_way_to_the_manager_is_closed_says_so_everywhere() {
     let report = running.stop().unwrap();
     no_errors("2377 closed from a worker", &report, 0);
     nothing_restarted(&cluster, &before);
-}
-
-#[test]
-fn a_clock_that_is_wrong_on_one_host_is_named_with_how_much() {
-    let cluster = Cluster::without_swarm().unwrap();
-    let (first, host) = (&cluster.hosts[0], &cluster.hosts[1]);
-    let address = first.address().to_string();
-    let made = first.swarmlet(&["init", "--advertise-addr", &address]);
-    made.unwrap().success().unwrap();
-    // All hosts share a kernel and its clock; a debug build reads by how much its own is ahead.
-    let shift = cluster.hosts.directory().join("clock-of-host2");
-    let variable = format!("SWARMLET_DEBUG_CLOCK_FILE={}", shift.display());
-    let binary = swarmlet_binary().unwrap().display().to_string();
-    let token = cluster.token("worker").unwrap();
-    let words = [&variable, &binary, "join", "--token", &token, &address];
-    host.run("env", &words).unwrap().success().unwrap();
-    cluster.join(&cluster.hosts[2], "worker").unwrap();
-    wait_until(SOON, "three ready nodes", || {
-        let nodes = cluster.nodes(first)?;
-        let ready = nodes.values().filter(|node| node["Status"] == "Ready");
-        Ok((ready.count() == 3).then_some(()))
-    })
-    .unwrap();
-    for (side, sign) in [("ahead of", ""), ("behind", "-")] {
-        let said = format!(
-            "the clock of host2 ({}) is about 3600 s {side} the other nodes'",
-            host.address()
-        );
-        explained(
-            &cluster,
-            &format!("a clock an hour {side} the others"),
-            host,
-            &[&said, "let a time service keep it"],
-            || Ok(fs::write(&shift, format!("{sign}{HOUR_MS}"))?),
-            || Ok(fs::remove_file(&shift)?),
-        );
-    }
 }
 
 /// What doctor says of a host that has not joined.

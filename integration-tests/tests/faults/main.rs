@@ -12,6 +12,7 @@ mod cluster;
 
 mod alone;
 mod balancer;
+mod clocks;
 mod closed_port;
 mod containers;
 mod daemon;

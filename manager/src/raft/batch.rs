@@ -4,13 +4,14 @@
 //! the next proposals gather, and then go together: a lone proposal is not delayed at all, and
 //! under load the number of entries does not depend on the number of proposals.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use openraft::error::{ClientWriteError, Fatal};
 use swarmlet_core::apply::Rejection;
 use swarmlet_core::command::{Command, Proposal};
 use swarmlet_core::event::Event;
-use swarmlet_core::model::{Timestamp, Version};
+use swarmlet_core::model::Version;
+use swarmlet_proto::clock;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -71,7 +72,7 @@ impl Batcher {
     pub(crate) async fn propose(&self, commands: Vec<Command>) -> Result<Committed, ProposeError> {
         let until = Instant::now() + DEADLINE;
         let proposal = Proposal {
-            at: now(),
+            at: clock::now(),
             commands,
         };
         let size = swarmlet_proto::encode_proposal(&proposal).len();
@@ -163,7 +164,7 @@ async fn write(raft: &Consensus, mut batch: Vec<Waiting>) {
         .unwrap_or_else(Instant::now);
     let lengths: Vec<usize> = batch.iter().map(|w| w.commands.len()).collect();
     let proposal = Proposal {
-        at: now(),
+        at: clock::now(),
         commands: batch
             .iter_mut()
             .flat_map(|waiting| std::mem::take(&mut waiting.commands))
@@ -225,12 +226,4 @@ pub(crate) fn from_fatal(fatal: Fatal<u64>) -> ProposeError {
 fn stopped(raft: &Consensus) -> ProposeError {
     let running = raft.metrics().borrow().running_state.clone();
     running.err().map_or(ProposeError::Stopped, from_fatal)
-}
-
-/// The clock that rides inside an entry.
-fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -5,9 +5,8 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use swarmlet_core::model::Timestamp;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -19,6 +18,7 @@ use tonic::service::Routes;
 use super::IdentityStore;
 use super::connection::{Caller, Connection};
 use super::server::{self, ServeError};
+use crate::clock;
 use crate::identity::PeerIdentity;
 
 /// A handshake of a caller that means it takes milliseconds.
@@ -110,7 +110,7 @@ async fn greet(
         )));
     }
     let removed = identities.connection_of(&peer.node);
-    let left = time_until(peer.not_after);
+    let left = clock::until(peer.not_after);
     let expired = tokio::time::sleep(if left.is_zero() { RENEWAL } else { left });
     let end = async move {
         tokio::select! {
@@ -120,11 +120,4 @@ async fn greet(
         }
     };
     Ok(Connection::new(stream, Caller { address, identity }, end))
-}
-
-fn time_until(moment: Timestamp) -> Duration {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Duration::from_millis(moment.0).saturating_sub(now)
 }
