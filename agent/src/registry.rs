@@ -15,7 +15,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::{Deserialize, Serialize};
-use swarmlet_core::model::RegistryAuth;
+use swarmlet_core::model::{ImageReference, RegistryAuth};
 use tokio::io::AsyncWriteExt;
 
 /// How long a helper may take. It may ask a cloud's API, but never the user.
@@ -65,13 +65,15 @@ pub enum RegistryError {
     },
 }
 
-/// The folder of Docker's configuration: `DOCKER_CONFIG`, or `.docker` in the home folder.
+/// The folder of Docker's configuration: `DOCKER_CONFIG`, or `.docker` in the home folder, which
+/// the user database names where `HOME` does not, as in a unit of systemd's.
 #[must_use]
 pub fn config_dir() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    set("DOCKER_CONFIG")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(set("HOME")?).join(".docker")))
+    let set = std::env::var_os("DOCKER_CONFIG").filter(|value| !value.is_empty());
+    set.map(PathBuf::from).or_else(|| {
+        let home = std::env::home_dir().filter(|home| home.is_absolute())?;
+        Some(home.join(".docker"))
+    })
 }
 
 /// The credentials for an image's registry, `None` where there are none.
@@ -83,7 +85,10 @@ pub async fn credentials(dir: &Path, image: &str) -> Result<Option<RegistryAuth>
     let Some(config) = read(&dir.join("config.json"))? else {
         return Ok(None);
     };
-    let registry = registry_of(image);
+    let Some(registry) = registry_of(image) else {
+        return Ok(None);
+    };
+    let registry = registry.as_str();
     let helper = config.cred_helpers.get(registry).or(config
         .creds_store
         .as_ref()
@@ -157,16 +162,13 @@ fn read(path: &Path) -> Result<Option<Config>, RegistryError> {
     }
 }
 
-/// The registry of an image reference, by Docker's rule: the part before the first slash is
-/// a host where it has a dot or a colon or is `localhost`, and otherwise it is Docker Hub.
-fn registry_of(image: &str) -> &str {
-    match image.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => match host {
-            "docker.io" | "index.docker.io" => DOCKER_HUB,
-            host => host,
-        },
-        _ => DOCKER_HUB,
-    }
+/// What an image's registry is called among credentials; `None` where it can be in none.
+fn registry_of(image: &str) -> Option<String> {
+    let reference = image.parse::<ImageReference>().ok()?;
+    Some(match reference.registry() {
+        "docker.io" => DOCKER_HUB.to_owned(),
+        host => host.to_owned(),
+    })
 }
 
 /// Keys were written with and without a scheme and a path over the years.
@@ -227,7 +229,11 @@ async fn ask_program(
             .kill_on_drop(true)
             .spawn()?;
         if let Some(mut input) = child.stdin.take() {
-            input.write_all(registry.as_bytes()).await?;
+            match input.write_all(registry.as_bytes()).await {
+                // One that fails at once reads nothing, and says why.
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
         }
         child.wait_with_output().await
     };

@@ -17,16 +17,19 @@ fn login(user: &str, password: &str) -> Value {
 
 #[test]
 fn registries_of_images() {
+    let pinned = format!("host:5000/a@sha256:{}", "a".repeat(64));
     for (image, registry) in [
         ("nginx", DOCKER_HUB),
         ("library/nginx:1", DOCKER_HUB),
         ("docker.io/library/nginx", DOCKER_HUB),
         ("registry.example.com/a/b:1", "registry.example.com"),
         ("localhost/a", "localhost"),
-        ("host:5000/a@sha256:abc", "host:5000"),
+        (&pinned, "host:5000"),
+        ("Upper/a", "Upper"),
     ] {
-        assert_eq!(registry_of(image), registry, "{image}");
+        assert_eq!(registry_of(image).as_deref(), Some(registry), "{image}");
     }
+    assert_eq!(registry_of("/usr/bin/app"), None);
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ impl Resolution {
 /// They cannot be read.
 pub(super) async fn add_credentials(spec: &mut ServiceSpec) -> Result<()> {
     let dir = registry::config_dir()
-        .context("cannot find Docker's configuration: neither DOCKER_CONFIG nor HOME is set")?;
+        .context("cannot find Docker's configuration: set DOCKER_CONFIG or HOME")?;
     for container in &mut spec.task.containers {
         container.registry_auth = registry::credentials(&dir, &container.image).await?;
     }

@@ -109,7 +109,7 @@ impl ContainerSpec {
 
 /// Credentials for a registry, in the form of Docker's `X-Registry-Auth` header (base64 of a
 /// JSON object). They are never printed.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RegistryAuth(pub String);
 
 impl fmt::Debug for RegistryAuth {

@@ -12,6 +12,8 @@ use futures_util::StreamExt;
 use swarmlet_core::model::{ContainerSpec, ImageReference, Platform, RegistryAuth};
 
 use super::{Answer, CALL_DEADLINE, DockerRuntime};
+use crate::cause::chain;
+use crate::registry::{self, RegistryError};
 use crate::runtime::RuntimeError;
 
 /// How long a pull may stand still. There is no limit to the whole: images are large and
@@ -36,12 +38,45 @@ impl DockerRuntime {
         self.pulls.share(image, auth, pull).await
     }
 
+    /// Pulls with the service's credentials, and, where the registry does not take them, with those
+    /// of this node: tokens end after hours, and a node with a credential helper always has a fresh
+    /// one.
     async fn pull_until_here(
         &self,
         image: &str,
         auth: Option<&RegistryAuth>,
     ) -> Result<(), RuntimeError> {
         tracing::info!(image, "pulling");
+        let Some(refused) = self.pull_once(image, auth).await? else {
+            return Ok(());
+        };
+        let reason = match self.own_credentials(image).await {
+            Ok(Some(own)) if Some(&own) != auth => {
+                tracing::info!(
+                    image,
+                    reason = refused,
+                    "pulling with this node's credentials"
+                );
+                match self.pull_once(image, Some(&own)).await? {
+                    None => return Ok(()),
+                    Some(again) if again == refused => refused,
+                    Some(again) => format!("{refused}; with this node's credentials: {again}"),
+                }
+            }
+            Ok(_) => refused,
+            Err(error) => format!("{refused}; {}", chain(&error)),
+        };
+        Err(RuntimeError::Rejected(format!(
+            "No such image: {image} ({reason})"
+        )))
+    }
+
+    /// Why the image is not there after a pull, if it is not.
+    async fn pull_once(
+        &self,
+        image: &str,
+        auth: Option<&RegistryAuth>,
+    ) -> Result<Option<String>, RuntimeError> {
         let failure = match self.pull(image, auth).await {
             Ok(()) => None,
             Err(PullError::Unanswered(error)) => return Err(error),
@@ -49,12 +84,16 @@ impl DockerRuntime {
         };
         // A pull that succeeded can end with an error, and one that failed without.
         if self.image_is_here(image).await? {
-            return Ok(());
+            return Ok(None);
         }
-        let reason = failure.unwrap_or_else(|| "the pull ended without it".to_owned());
-        Err(RuntimeError::Rejected(format!(
-            "No such image: {image} ({reason})"
-        )))
+        Ok(failure.or_else(|| Some("the pull ended without it".to_owned())))
+    }
+
+    async fn own_credentials(&self, image: &str) -> Result<Option<RegistryAuth>, RegistryError> {
+        match &self.docker_config {
+            Some(dir) => registry::credentials(dir, image).await,
+            None => Ok(None),
+        }
     }
 
     async fn image_is_here(&self, image: &str) -> Result<bool, RuntimeError> {
@@ -190,68 +229,5 @@ fn tagged(image: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn images_for_other_machines_are_refused() {
-        let emulators = tempfile::tempdir().unwrap();
-        std::fs::write(emulators.path().join("qemu-riscv64"), "").unwrap();
-        let platform = |os: &str, arch: &str| Platform {
-            os: os.to_owned(),
-            arch: arch.to_owned(),
-        };
-        let check = |(os, arch), host| {
-            let (made_for, host) = (platform(os, arch), platform("linux", host));
-            check_platform("ng:1", &made_for, &host, emulators.path())
-        };
-        for (made_for, host) in [
-            (("linux", "amd64"), "x86_64"),
-            (("linux", "x86_64"), "x86_64"),
-            (("linux", "arm64"), "aarch64"),
-            (("linux", "386"), "x86_64"),
-            (("linux", "arm"), "aarch64"),
-            (("linux", "riscv64"), "x86_64"),
-            (("", ""), "x86_64"),
-        ] {
-            assert_eq!(check(made_for, host), Ok(()), "{made_for:?} on {host}");
-        }
-        for (made_for, host, text) in [
-            (("linux", "arm64"), "x86_64", "linux/arm64"),
-            (("linux", "arm"), "x86_64", "linux/arm"),
-            (("windows", "amd64"), "x86_64", "windows/amd64"),
-            (("windows", "riscv64"), "x86_64", "windows/riscv64"),
-        ] {
-            let refusal =
-                format!("no matching platform: ng:1 is for {text}, this node is linux/amd64");
-            assert_eq!(check(made_for, host), Err(RuntimeError::Rejected(refusal)));
-        }
-    }
-
-    #[test]
-    fn references_get_a_tag() {
-        let pinned = format!("nginx:1@sha256:{}", "0".repeat(64));
-        for (image, expected) in [
-            ("nginx", "nginx:latest"),
-            ("nginx:1.27", "nginx:1.27"),
-            ("host:5000/nginx", "host:5000/nginx:latest"),
-            ("host:5000/a/nginx:x", "host:5000/a/nginx:x"),
-            (&pinned, &pinned),
-            ("not/An:image", "not/An:image"),
-        ] {
-            assert_eq!(tagged(image), expected);
-        }
-    }
-
-    #[test]
-    fn credentials_are_read_in_either_alphabet() {
-        let json = br#"{"username":"u~~~???"}"#;
-        assert_eq!(decode(&STANDARD.encode(json)).as_deref(), Some(&json[..]));
-        assert_eq!(decode(&URL_SAFE.encode(json)).as_deref(), Some(&json[..]));
-        assert_eq!(
-            decode(&URL_SAFE_NO_PAD.encode(json)).as_deref(),
-            Some(&json[..])
-        );
-        assert_eq!(decode("***"), None);
-    }
-}
+#[path = "image_tests.rs"]
+mod tests;

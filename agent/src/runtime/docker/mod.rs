@@ -34,6 +34,7 @@ use super::{
     Container, ContainerState, DetectError, Engine, Resolved, Runtime, RuntimeError, RuntimeEvent,
     Scope, go_arch,
 };
+use crate::registry;
 
 /// Where an engine listens when nobody says otherwise.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
@@ -79,6 +80,8 @@ pub struct DockerRuntime {
     host: String,
     exits: Exits,
     pulls: Pulls,
+    /// The folder of the Docker configuration with this node's own registry credentials.
+    docker_config: Option<PathBuf>,
 }
 
 impl DockerRuntime {
@@ -100,6 +103,7 @@ impl DockerRuntime {
             host: host.to_owned(),
             exits: Exits::default(),
             pulls: Pulls::default(),
+            docker_config: registry::config_dir(),
         })
     }
 
@@ -495,6 +499,8 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
+#[cfg(test)]
+mod fake_engine;
 #[cfg(test)]
 mod strange_tests;
 

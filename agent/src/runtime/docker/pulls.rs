@@ -23,7 +23,7 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 const CONCURRENT_PULLS: usize = 4;
 
 /// An image, and the credentials it is asked for with: others may be granted it.
-type Key = (String, Option<String>);
+type Key = (String, Option<RegistryAuth>);
 
 /// The pulls of one engine.
 #[derive(Debug, Clone, Default)]
@@ -106,7 +106,7 @@ impl Pulls {
             // The engine will say what is wrong with it.
             Err(_) => String::new(),
         };
-        let key = (image.to_owned(), auth.map(|auth| auth.0.clone()));
+        let key = (image.to_owned(), auth.cloned());
         let places = || Arc::new(Semaphore::new(CONCURRENT_PULLS));
         (
             known.images.entry(key).or_default().clone(),

@@ -1,13 +1,9 @@
 //! An engine's socket at which something else answers, or an engine that is sick: nothing follows
 //! from what it says, least of all that a container is gone.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
-
+use super::fake_engine::{http, runtime};
 use super::*;
 use crate::worker::fake;
 
@@ -35,63 +31,11 @@ const BROKEN: [&str; 5] = [
     "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n[]",
 ];
 
-fn http((status, body): (&str, &str)) -> String {
-    let length = body.len();
-    format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
-         Connection: close\r\n\r\n{body}"
-    )
-}
-
 fn strange_answers() -> impl Iterator<Item = String> {
     WELL_FORMED
         .into_iter()
         .map(http)
         .chain(BROKEN.map(str::to_owned))
-}
-
-/// Answers every request by its first line, and counts them.
-fn engine(
-    socket: &Path,
-    answer: impl Fn(&str) -> String + Send + Sync + 'static,
-) -> Arc<AtomicUsize> {
-    let listener = UnixListener::bind(socket).unwrap();
-    let count = Arc::new(AtomicUsize::new(0));
-    let counted = count.clone();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            counted.fetch_add(1, Ordering::Relaxed);
-            // A client that has gone meanwhile is none that waits for the answer.
-            let _ = reply(stream, &answer).await;
-        }
-    });
-    count
-}
-
-async fn reply(mut stream: UnixStream, answer: impl Fn(&str) -> String) -> std::io::Result<()> {
-    let mut request = Vec::new();
-    while !request.windows(4).any(|four| four == b"\r\n\r\n") {
-        let mut part = [0; 4096];
-        let read = stream.read(&mut part).await?;
-        if read == 0 {
-            return Ok(());
-        }
-        request.extend_from_slice(&part[..read]);
-    }
-    let text = String::from_utf8_lossy(&request);
-    let line = text.lines().next().unwrap_or_default();
-    stream.write_all(answer(line).as_bytes()).await
-}
-
-/// A runtime of an engine that answers so.
-fn runtime(
-    answer: impl Fn(&str) -> String + Send + Sync + 'static,
-) -> (DockerRuntime, Arc<AtomicUsize>, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("docker.sock");
-    let count = engine(&socket, answer);
-    let host = format!("unix://{}", socket.display());
-    (DockerRuntime::new(Some(&host)).unwrap(), count, directory)
 }
 
 /// Asks everything that an answer could follow from.
@@ -140,8 +84,8 @@ async fn nothing_follows_from_a_strange_answer() {
 async fn nothing_follows_from_a_strange_answer_about_one_container() {
     for answer in strange_answers() {
         let given = answer.clone();
-        let (runtime, _, _directory) = runtime(move |line| {
-            if line.contains("/containers/json") {
+        let (runtime, _, _directory) = runtime(move |request| {
+            if request.contains("/containers/json") {
                 http(("200 OK", r#"[{"Id":"abc"}]"#))
             } else {
                 given.clone()
@@ -154,8 +98,8 @@ async fn nothing_follows_from_a_strange_answer_about_one_container() {
 #[tokio::test]
 async fn a_container_that_the_engine_does_not_have_is_gone() {
     let gone = r#"{"message":"No such container: abc"}"#;
-    let (runtime, _, _directory) = runtime(move |line| {
-        if line.contains("/containers/json") {
+    let (runtime, _, _directory) = runtime(move |request| {
+        if request.contains("/containers/json") {
             http(("200 OK", r#"[{"Id":"abc"}]"#))
         } else {
             http(("404 Not Found", gone))
