@@ -74,7 +74,10 @@ impl Unit {
         }
         let active = self.systemctl(&["is-active", "--quiet"]).await?;
         self.looked = Instant::now();
-        Ok(!active.status.success())
+        is_inactive(active.status.code()).with_context(|| {
+            let text = String::from_utf8_lossy(&active.stderr);
+            format!("`systemctl is-active` failed: {}", text.trim())
+        })
     }
 
     /// # Errors
@@ -91,8 +94,37 @@ impl Unit {
     }
 }
 
+/// What the exit code of `systemctl is-active` means (`systemctl(1)`); nothing where systemd itself
+/// was not reached, and then a balancer that runs must not be taken for one that has ended.
+fn is_inactive(code: Option<i32>) -> Option<bool> {
+    match code {
+        Some(0) => Some(false),
+        // Not active, and no such unit: systemd forgets those that have ended.
+        Some(3 | 4) => Some(true),
+        _ => None,
+    }
+}
+
 async fn answer(mut command: Command) -> Result<Output> {
     command.stdin(Stdio::null()).kill_on_drop(true);
     let output = timeout(DEADLINE, command.output()).await;
     Ok(output.with_context(|| format!("systemd does not answer within {DEADLINE:?}"))??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_inactive;
+
+    #[test]
+    fn a_systemd_that_is_not_reached_says_nothing() {
+        for (code, inactive) in [
+            (Some(0), Some(false)),
+            (Some(3), Some(true)),
+            (Some(4), Some(true)),
+            (Some(1), None),
+            (None, None),
+        ] {
+            assert_eq!(is_inactive(code), inactive, "{code:?}");
+        }
+    }
 }
