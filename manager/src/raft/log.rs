@@ -66,6 +66,9 @@ pub(crate) struct LogStore {
     reader: LogReader,
     head: Head,
     witness: Witness,
+    /// By which tests slow its disk down.
+    #[cfg(test)]
+    dir: PathBuf,
 }
 
 /// The log, for replication.
@@ -178,6 +181,8 @@ impl LogStore {
             reader,
             head,
             witness,
+            #[cfg(test)]
+            dir: dir.to_owned(),
         })
     }
 
@@ -212,7 +217,11 @@ impl LogStore {
     async fn commit(&mut self, mut head: Head, change: Change) -> Result<(), LogError> {
         head.sequence = self.head.sequence + 1;
         let reader = self.reader.clone();
+        #[cfg(test)]
+        let dir = self.dir.clone();
         tokio::task::spawn_blocking(move || {
+            #[cfg(test)]
+            super::tests::slow::wait(&dir);
             commit(&reader.database, &reader.sealer, &head, change)
         })
         .await??;

@@ -6,4 +6,5 @@ mod elections;
 mod faults;
 pub(super) mod network;
 mod single;
+pub(super) mod slow;
 mod voters;

@@ -107,6 +107,12 @@ impl Cluster {
         &self.nodes[&id].raft
     }
 
+    /// The term that a manager knows of.
+    pub(in crate::raft) fn term(&self, id: u64) -> u64 {
+        let metrics = self.raft(id).inner.consensus.metrics();
+        metrics.borrow().current_term
+    }
+
     pub(in crate::raft) fn dir_of(&self, id: u64) -> PathBuf {
         self.dir.path().join(id.to_string())
     }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::cluster::{Cluster, PATIENCE, address};
 use super::commands::{add, add_large, has};
+use super::slow::slow_down;
 use crate::raft::ProposeError;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -24,6 +25,43 @@ async fn a_dead_leader_is_replaced() {
         // Two seconds is the aim; a machine that does much else gets more.
         assert!(elapsed < Duration::from_secs(10));
         cluster.start(leader).await.unwrap();
+        cluster.agree(last).await;
+    }
+}
+
+/// A sync takes as long as on a good disk, on a throttled one, and on one that is about to fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_with_a_slow_disk_keeps_up_or_hands_over() {
+    for delay in [50, 300, 1_000].map(Duration::from_millis) {
+        let cluster = Cluster::of(3, 10_000).await;
+        let leader = cluster.leader().await;
+        let term = cluster.term(leader);
+        slow_down(&cluster.dir_of(leader), delay);
+        // Who waits for a leader that is given up is answered by the next one, a little later.
+        let (mut last, mut in_time, mut longest) = (0, 0, Duration::ZERO);
+        let began = Instant::now();
+        while in_time < 20 {
+            assert!(began.elapsed() < PATIENCE, "{longest:?} with {delay:?}");
+            last += 1;
+            let write = Instant::now();
+            cluster.add(last).await;
+            let took = write.elapsed();
+            longest = longest.max(took);
+            in_time = if took < Duration::from_secs(1) {
+                in_time + 1
+            } else {
+                0
+            };
+        }
+        // The old leader may not have heard of it yet.
+        let elections = (1..=3).map(|id| cluster.term(id)).max().unwrap() - term;
+        println!("{delay:?}: {last} writes, the longest {longest:?}, {elections} elections");
+        assert!(elections <= 2, "{elections} elections with {delay:?}");
+        assert!(
+            longest < Duration::from_secs(10),
+            "{longest:?} with {delay:?}"
+        );
+        slow_down(&cluster.dir_of(leader), Duration::ZERO);
         cluster.agree(last).await;
     }
 }
