@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use swarmlet_core::model::{
-    Service, ServiceId, Task, TaskId, Timestamp, UpdateState, UpdateStatus, Version,
+    NodeId, Service, ServiceId, Task, TaskId, Timestamp, UpdateState, UpdateStatus, Version,
 };
 use swarmlet_proto::v1;
 use tokio::time::Instant;
@@ -248,7 +248,9 @@ fn progress(message: v1::WatchServiceResponse, since: Since, wait: Wait) -> Resu
         .into_iter()
         .map(read)
         .collect::<Result<_, _>>()?;
-    let progress = Progress::of(&service, &tasks, wait);
+    let down = message.down_nodes.iter().map(|id| NodeId::parse(id));
+    let down = down.collect::<Result<_, _>>()?;
+    let progress = Progress::of(&service, &tasks, &down, wait);
     match progress.given_up() {
         Some(reason) => bail!(reason),
         None => Ok(progress),

@@ -7,6 +7,8 @@
 #[allow(dead_code)]
 #[path = "loopback/cluster.rs"]
 mod cluster;
+#[path = "loopback/doctor.rs"]
+mod doctor;
 #[path = "loopback/supervisor.rs"]
 mod supervisor;
 

@@ -12,9 +12,10 @@ use swarmlet_proto::v1;
 use swarmlet_proto::v1::ca_client::CaClient;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use tonic::Code;
 
 use super::{Case, Finding};
-use crate::daemon::{advertise, resolve};
+use crate::daemon::resolve;
 
 const MANAGER: &str = "manager";
 
@@ -74,7 +75,7 @@ async fn connect(case: &Case, address: SocketAddr) -> Finding {
             _ => Closed::Unreachable,
         },
     };
-    let own = advertise("", case.settings.stored.listen, Some(address));
+    let own = case.address(address);
     let own = own.map_or_else(|_| "this host".to_owned(), |own| own.ip().to_string());
     let open = format!(
         "open TCP {} from {own} to {} (security group, firewall)",
@@ -106,7 +107,14 @@ async fn ask(case: &Case, address: SocketAddr, token: &JoinToken) -> Vec<Finding
             return vec![Finding::problem("token", error.to_string(), remedy)];
         }
     };
-    let listening = Listening::start(case).await;
+    let own = match case.address(address) {
+        Ok(own) => own,
+        Err(error) => {
+            let remedy = "name one at which other nodes can reach this host with --advertise-addr";
+            return vec![Finding::problem("address", format!("{error:#}"), remedy)];
+        }
+    };
+    let listening = Listening::start(case, own).await;
     let request = v1::CheckRequest {
         secret: token.secret.to_string(),
         ports: listening
@@ -114,14 +122,21 @@ async fn ask(case: &Case, address: SocketAddr, token: &JoinToken) -> Vec<Finding
             .iter()
             .map(|port| u32::from(port.number))
             .collect(),
+        address: own.ip().to_string(),
     };
     let sent = now().0;
     let answer = timeout(CHECK, CaClient::new(channel).check(request)).await;
     let answer = match answer {
         Ok(Ok(answer)) => answer.into_inner(),
         Ok(Err(status)) => {
-            let remedy = "print a new one on a manager (swarmlet join-token worker)";
-            return vec![Finding::problem("token", status.message(), remedy)];
+            let (subject, remedy) = match status.code() {
+                Code::InvalidArgument => ("address", "name another with --advertise-addr"),
+                _ => (
+                    "token",
+                    "print a new one on a manager (swarmlet join-token worker)",
+                ),
+            };
+            return vec![Finding::problem(subject, status.message(), remedy)];
         }
         Err(_) => {
             let found = format!("the manager at {address} does not answer");
@@ -170,9 +185,9 @@ struct Listening {
 }
 
 impl Listening {
-    /// One of the ports for tasks, and the cluster port. The kernel completes connections by
-    /// itself, so nobody needs to accept them.
-    async fn start(case: &Case) -> Self {
+    /// One of the ports for tasks, and the cluster port, as a node with this address would have
+    /// them. The kernel completes connections by itself, so nobody needs to accept them.
+    async fn start(case: &Case, own: SocketAddr) -> Self {
         let stored = &case.settings.stored;
         let (first, last) = stored.task_ports;
         let mut listening = Self {
@@ -180,14 +195,22 @@ impl Listening {
             _listeners: Vec::new(),
         };
         for number in (first..=last).rev() {
-            if let Ok(listener) = TcpListener::bind((stored.listen.ip(), number)).await {
+            // An address that is not this machine's own leads here all the same (a router
+            // translates it), or is wrong, and then the manager finds the port closed.
+            let listener = match TcpListener::bind((own.ip(), number)).await {
+                Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
+                    TcpListener::bind((stored.listen.ip(), number)).await
+                }
+                bound => bound,
+            };
+            if let Ok(listener) = listener {
                 let range = format!("{first}-{last}");
                 listening.add("task ports from outside", range, number, Some(listener));
                 break;
             }
         }
         // Where it is taken, a daemon of ours has it most likely, and answers as well.
-        let port = stored.listen.port();
+        let port = own.port();
         let listener = TcpListener::bind(stored.listen).await.ok();
         listening.add(
             "cluster port from outside",
@@ -220,6 +243,11 @@ fn from_outside(
     manager: SocketAddr,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
+    // Whoever has named a wrong address finds the right one here.
+    let seen = match answer.source == answer.tried {
+        true => String::new(),
+        false => format!("; the manager sees this host as {}", answer.source),
+    };
     for port in ports {
         let tried = answer
             .ports
@@ -227,7 +255,7 @@ fn from_outside(
             .find(|tried| tried.port == u32::from(port.number));
         let Some(tried) = tried else { continue };
         let Some(found) = tried.found else {
-            let open = format!("open from the managers to {}", answer.source);
+            let open = format!("open from the managers to {}", answer.tried);
             findings.push(Finding::ok(port.subject, open));
             continue;
         };
@@ -239,14 +267,14 @@ fn from_outside(
             }
         };
         let found = format!(
-            "TCP {} of {} is closed to the managers: {what}",
-            port.range, answer.source
+            "TCP {} of {} is closed to the managers: {what}{seen}",
+            port.range, answer.tried
         );
         let remedy = format!(
             "open TCP {} from {} and all other nodes to {} (security group, firewall)",
             port.range,
             manager.ip(),
-            answer.source
+            answer.tried
         );
         // Only managers take calls on the cluster port.
         let needed = port.subject != "cluster port from outside" || answer.role == "manager";
@@ -295,6 +323,7 @@ mod tests {
             now_ms: 1,
             role: role.to_owned(),
             source: "10.0.0.4".to_owned(),
+            tried: "10.0.0.4".to_owned(),
             ports: [29_999, 2377]
                 .map(|port| v1::PortCheck {
                     port,
@@ -313,5 +342,15 @@ mod tests {
         assert_eq!(found[1].level, Level::Ok);
         let found = from_outside(&ports, &answer("manager"), manager);
         assert_eq!(found[1].level, Level::Problem);
+        let mut elsewhere = answer("worker");
+        elsewhere.tried = "10.1.0.4".to_owned();
+        elsewhere.ports[1].found = None;
+        let found = from_outside(&ports, &elsewhere, manager);
+        assert_eq!(
+            found[0].found,
+            "TCP 20000-29999 of 10.1.0.4 is closed to the managers: packets are dropped; the \
+             manager sees this host as 10.0.0.4"
+        );
+        assert_eq!(found[1].found, "open from the managers to 10.1.0.4");
     }
 }

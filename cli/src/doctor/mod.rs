@@ -11,6 +11,7 @@ mod host;
 mod joining;
 mod node;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -18,7 +19,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::args::{DoctorArgs, Format};
-use crate::daemon::{Layout, NodeRecord, Settings, data_dir};
+use crate::daemon::{Layout, NodeRecord, Settings, advertise, data_dir};
 use crate::output::{Row, Style, columns, list, print};
 
 /// How bad it is.
@@ -116,6 +117,19 @@ struct Case {
     /// The node on disk, where this host belongs to a cluster and its files can be read.
     record: Option<NodeRecord>,
     layout: Layout,
+    /// The address to advertise, where the command line names one.
+    advertise: String,
+}
+
+impl Case {
+    /// At which address a cluster whose manager is at `towards` would reach this host: as `join`
+    /// would decide, or as it was decided already.
+    fn address(&self, towards: SocketAddr) -> Result<SocketAddr> {
+        match &self.record {
+            Some(record) if self.advertise.is_empty() => Ok(record.advertise),
+            _ => advertise(&self.advertise, self.settings.stored.listen, Some(towards)),
+        }
+    }
 }
 
 /// Looks at everything and prints what it found; the exit code is 1 where something does not
@@ -140,6 +154,7 @@ pub(crate) async fn run(args: DoctorArgs, socket: &Path) -> Result<ExitCode> {
         settings: Settings::new(&args.daemon, record.as_ref())?,
         record,
         layout,
+        advertise: args.advertise_addr.unwrap_or_default(),
     };
     let asked = node::ask(socket).await;
     let mut findings = host::look(&case, asked.is_some());

@@ -176,9 +176,15 @@ fn overall(progress: &Progress) -> String {
         let (completed, total) = (job.completed, progress.total);
         return format!("job progress: {completed} out of {total} complete");
     }
+    // Docker's words are about tasks that run, and one that is to be replaced does until then.
+    let replaced = match progress.relieving {
+        0 => String::new(),
+        count => format!(" ({count} being replaced)"),
+    };
     format!(
-        "overall progress: {} out of {} tasks",
-        progress.running, progress.total
+        "overall progress: {} out of {} tasks{replaced}",
+        progress.running + progress.relieving,
+        progress.total
     )
 }
 
@@ -199,6 +205,7 @@ fn task_line(progress: &Progress, index: usize) -> String {
     let new = Slot {
         node: None,
         state: TaskState::New,
+        relieves: false,
         error: None,
     };
     let slot = progress.tasks.get(index).unwrap_or(&new);
@@ -256,6 +263,7 @@ mod tests {
             .map(|(state, error)| Slot {
                 node: None,
                 state: *state,
+                relieves: false,
                 error: error.map(str::to_owned),
             })
             .collect();
@@ -266,6 +274,7 @@ mod tests {
                 .iter()
                 .filter(|slot| slot.state == TaskState::Running)
                 .count(),
+            relieving: 0,
             surplus: 0,
             tasks,
             updating: false,
@@ -303,6 +312,18 @@ mod tests {
             screen(&all)[2],
             "verify: Waiting 1 second to verify that tasks are stable..."
         );
+    }
+
+    #[test]
+    fn a_task_counts_until_its_successor_runs() {
+        let states = [(TaskState::Running, None), (TaskState::Preparing, None)];
+        let mut moving = progress(&states, 2);
+        moving.relieving = 1;
+        assert_eq!(
+            screen(&moving)[0],
+            "overall progress: 2 out of 2 tasks (1 being replaced)"
+        );
+        assert!(!moving.is_complete());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use swarmlet_core::model::{Service, ServiceMode, Task, TaskState, UpdateState};
+use swarmlet_core::model::{NodeId, Service, ServiceMode, Task, TaskState, UpdateState};
 use swarmlet_core::orchestrator::is_over;
 
 use super::Wait;
@@ -16,6 +16,8 @@ pub(crate) struct Progress {
     pub(crate) total: usize,
     /// Of those, running.
     pub(crate) running: usize,
+    /// Of the others, those for which the task before goes on until they run.
+    pub(crate) relieving: usize,
     /// Tasks beyond `total` that are not yet on their way out.
     pub(crate) surplus: usize,
     /// Each task, by slot.
@@ -49,14 +51,21 @@ pub(crate) struct Slot {
     pub(crate) node: Option<String>,
     /// What it has come to.
     pub(crate) state: TaskState,
+    /// Whether the task before it goes on until it runs.
+    pub(crate) relieves: bool,
     /// Why it, or the task before it in its slot, does not run.
     pub(crate) error: Option<String>,
 }
 
 impl Progress {
     /// Reads it off the tasks. Where an update is waited for, only tasks of the newest version
-    /// count, and of a job always.
-    pub(crate) fn of(service: &Service, tasks: &[Task], wait: Wait) -> Self {
+    /// count, and of a job always. On nodes that are down no task goes on until another one runs.
+    pub(crate) fn of(
+        service: &Service,
+        tasks: &[Task],
+        down: &BTreeSet<NodeId>,
+        wait: Wait,
+    ) -> Self {
         let mode = service.spec.mode;
         let latest = wait != Wait::Tasks || mode.is_job();
         let counted: Vec<&Task> = tasks
@@ -65,6 +74,7 @@ impl Progress {
             .collect();
         let newest = newest(&counted);
         let errors = errors(&counted);
+        let serving = serving(&counted, down);
         let updating =
             service.rebalance.is_some() || (wait != Wait::Tasks && service.is_updating());
         let total = match mode.replicas() {
@@ -77,6 +87,7 @@ impl Progress {
             .map(|(slot, task)| Slot {
                 node: task.home.as_ref().map(|node| node.short().to_owned()),
                 state: task.status.state,
+                relieves: task.status.state != TaskState::Running && serving.contains(slot),
                 error: (!is_well(task, mode))
                     .then(|| errors.get(slot).map(|(_, error)| (*error).clone()))
                     .flatten(),
@@ -91,6 +102,7 @@ impl Progress {
             name: service.spec.name.clone(),
             total,
             running: in_state(TaskState::Running),
+            relieving: slots.iter().filter(|slot| slot.relieves).count(),
             surplus,
             updating,
             rolling_back: service
@@ -165,6 +177,17 @@ fn newest<'a>(tasks: &[&'a Task]) -> BTreeMap<u32, &'a Task> {
         }
     }
     newest
+}
+
+/// The slots in which a task runs that nobody has told to stop.
+fn serving(tasks: &[&Task], down: &BTreeSet<NodeId>) -> BTreeSet<u32> {
+    let there = |task: &Task| task.node.as_ref().is_some_and(|node| !down.contains(node));
+    let runs = |task: &Task| task.status.state == TaskState::Running && there(task);
+    let members = tasks.iter().filter(|task| task.is_member());
+    members
+        .filter(|task| runs(task))
+        .map(|task| task.slot)
+        .collect()
 }
 
 /// The latest error of each slot.

@@ -1,21 +1,27 @@
+use std::collections::BTreeSet;
+
 use swarmlet_core::model::{NodeId, RestartCondition, ServiceMode, TaskState};
 
 use super::tally::Slot;
 use super::*;
 use crate::output::samples::{service, task};
 
+fn tally(service: &Service, tasks: &[Task], wait: Wait) -> Progress {
+    Progress::of(service, tasks, &BTreeSet::new(), wait)
+}
+
 #[test]
 fn running_tasks_complete_a_service() {
     let ng = service(1, "ng", 2);
     let one = task(&ng, 1, 1, TaskState::Running);
     let mut two = task(&ng, 2, 2, TaskState::Starting);
-    let progress = Progress::of(&ng, &[one.clone(), two.clone()], Wait::Tasks);
+    let progress = tally(&ng, &[one.clone(), two.clone()], Wait::Tasks);
     assert_eq!((progress.running, progress.total), (1, 2));
     assert!(!progress.is_complete());
     two.status.state = TaskState::Running;
-    assert!(Progress::of(&ng, &[one, two], Wait::Tasks).is_complete());
-    assert!(!Progress::of(&ng, &[], Wait::Tasks).is_complete());
-    assert!(Progress::of(&service(1, "ng", 0), &[], Wait::Tasks).is_complete());
+    assert!(tally(&ng, &[one, two], Wait::Tasks).is_complete());
+    assert!(!tally(&ng, &[], Wait::Tasks).is_complete());
+    assert!(tally(&service(1, "ng", 0), &[], Wait::Tasks).is_complete());
 }
 
 #[test]
@@ -23,11 +29,11 @@ fn tasks_beyond_the_count_must_be_on_their_way_out() {
     let ng = service(1, "ng", 1);
     let one = task(&ng, 1, 1, TaskState::Running);
     let mut two = task(&ng, 2, 2, TaskState::Running);
-    let progress = Progress::of(&ng, &[one.clone(), two.clone()], Wait::Tasks);
+    let progress = tally(&ng, &[one.clone(), two.clone()], Wait::Tasks);
     assert_eq!((progress.running, progress.surplus), (1, 1));
     assert!(!progress.is_complete());
     two.desired = TaskState::Shutdown;
-    assert!(Progress::of(&ng, &[one, two], Wait::Tasks).is_complete());
+    assert!(tally(&ng, &[one, two], Wait::Tasks).is_complete());
 }
 
 #[test]
@@ -37,20 +43,49 @@ fn a_slot_shows_why_its_last_task_ended() {
     old.desired = TaskState::Shutdown;
     old.status.error = Some("task: non-zero exit (1)".to_owned());
     let mut new = task(&ng, 2, 1, TaskState::Ready);
-    let progress = Progress::of(&ng, &[old.clone(), new.clone()], Wait::Tasks);
+    let progress = tally(&ng, &[old.clone(), new.clone()], Wait::Tasks);
     assert_eq!(
         progress.tasks,
         [Slot {
             node: None,
             state: TaskState::Ready,
+            relieves: false,
             error: Some("task: non-zero exit (1)".to_owned()),
         }]
     );
     new.status.state = TaskState::Running;
+    assert_eq!(tally(&ng, &[old, new], Wait::Tasks).tasks[0].error, None);
+}
+
+#[test]
+fn a_task_that_moves_runs_until_the_other_one_does() {
+    let mut ng = service(1, "ng", 2);
+    let stays = task(&ng, 1, 1, TaskState::Running);
+    let mut old = task(&ng, 2, 2, TaskState::Running);
+    old.node = Some(NodeId::from_random(7));
+    let new = task(&ng, 3, 2, TaskState::Preparing);
+    let counts = |tasks: &[Task]| {
+        let progress = tally(&service(1, "ng", 2), tasks, Wait::Tasks);
+        (progress.running, progress.relieving, progress.is_complete())
+    };
+    let tasks = [stays, old, new];
+    assert_eq!(counts(&tasks), (1, 1, false));
+    // Nothing is known of it any more.
+    let down = tasks[1].node.clone().into_iter().collect();
+    assert_eq!(Progress::of(&ng, &tasks, &down, Wait::Tasks).relieving, 0);
+    let [stays, mut old, mut new] = tasks;
+    old.desired = TaskState::Shutdown;
     assert_eq!(
-        Progress::of(&ng, &[old, new], Wait::Tasks).tasks[0].error,
-        None
+        counts(&[stays.clone(), old.clone(), new.clone()]),
+        (1, 0, false)
     );
+    new.status.state = TaskState::Running;
+    let tasks = [stays, old, new];
+    assert_eq!(counts(&tasks), (2, 0, true));
+    // An update counts what is new, and nothing goes on in place of that.
+    ng.spec.task.force_update = 1;
+    ng.spec_version = Version(2);
+    assert_eq!(tally(&ng, &tasks, Wait::Update).relieving, 0);
 }
 
 #[test]
@@ -64,9 +99,9 @@ fn an_update_counts_new_tasks_only() {
     let mut new = task(&ng, 3, 1, TaskState::Running);
     new.spec_version = Version(2);
     let tasks = [old, kept, new];
-    let progress = Progress::of(&ng, &tasks, Wait::Update);
+    let progress = tally(&ng, &tasks, Wait::Update);
     assert_eq!((progress.running, progress.total), (1, 2));
-    assert_eq!(Progress::of(&ng, &tasks[1..], Wait::Tasks).running, 2);
+    assert_eq!(tally(&ng, &tasks[1..], Wait::Tasks).running, 2);
 }
 
 #[test]
@@ -74,10 +109,10 @@ fn an_update_that_goes_on_is_not_complete() {
     let mut ng = service(1, "ng", 1);
     let tasks = [task(&ng, 1, 1, TaskState::Running)];
     ng.update_status = Some(status(UpdateState::Updating));
-    assert!(!Progress::of(&ng, &tasks, Wait::Update).is_complete());
-    assert!(Progress::of(&ng, &tasks, Wait::Tasks).is_complete());
+    assert!(!tally(&ng, &tasks, Wait::Update).is_complete());
+    assert!(tally(&ng, &tasks, Wait::Tasks).is_complete());
     ng.update_status = Some(status(UpdateState::Completed));
-    assert!(Progress::of(&ng, &tasks, Wait::Update).is_complete());
+    assert!(tally(&ng, &tasks, Wait::Update).is_complete());
 }
 
 fn status(state: UpdateState) -> UpdateStatus {
@@ -100,6 +135,7 @@ fn an_update_before_the_change_says_nothing_of_it() {
         version: 2,
         service: Some((&ng).into()),
         tasks: Vec::new(),
+        down_nodes: Vec::new(),
     };
     let told = |earlier_update| {
         let since = Since {
@@ -145,15 +181,15 @@ fn one_task_on_each_node_counts_the_nodes() {
         task.home = Some(NodeId::from_random(number << 100));
         task
     };
-    assert!(!Progress::of(&ng, &[], Wait::Tasks).is_complete());
+    assert!(!tally(&ng, &[], Wait::Tasks).is_complete());
     let one = on(1, 1, TaskState::Running);
     let two = on(2, 2, TaskState::Starting);
-    let progress = Progress::of(&ng, &[one.clone(), two], Wait::Tasks);
+    let progress = tally(&ng, &[one.clone(), two], Wait::Tasks);
     assert_eq!((progress.running, progress.total), (1, 2));
     assert_eq!(progress.tasks[0].node.as_deref(), Some("000003ewfdnc"));
     let two = on(2, 2, TaskState::Running);
     let mut updating = ng.clone();
-    assert!(Progress::of(&ng, &[one.clone(), two.clone()], Wait::Tasks).is_complete());
+    assert!(tally(&ng, &[one.clone(), two.clone()], Wait::Tasks).is_complete());
     // A node that is paused keeps the task that it has: it is not waited for once the update
     // of the others is over.
     updating.spec.task.force_update = 1;
@@ -163,10 +199,10 @@ fn one_task_on_each_node_counts_the_nodes() {
     new.spec_version = Version(2);
     new.spec.force_update = 1;
     let tasks = [one, new];
-    let progress = Progress::of(&updating, &tasks, Wait::Update);
+    let progress = tally(&updating, &tasks, Wait::Update);
     assert_eq!((progress.running, progress.total), (1, 2));
     updating.update_status = Some(status(UpdateState::Completed));
-    assert!(Progress::of(&updating, &tasks, Wait::Update).is_complete());
+    assert!(tally(&updating, &tasks, Wait::Update).is_complete());
 }
 
 #[test]
@@ -178,23 +214,23 @@ fn a_job_is_done_or_given_up() {
     };
     job.spec.task.restart.condition = RestartCondition::None;
     let one = task(&job, 1, 1, TaskState::Complete);
-    let half = Progress::of(&job, std::slice::from_ref(&one), Wait::Tasks);
+    let half = tally(&job, std::slice::from_ref(&one), Wait::Tasks);
     assert!(!half.is_done());
     let two = task(&job, 2, 2, TaskState::Complete);
     let tasks = [one.clone(), two];
-    assert!(Progress::of(&job, &tasks, Wait::Tasks).is_done());
+    assert!(tally(&job, &tasks, Wait::Tasks).is_done());
     let mut bad = task(&job, 2, 2, TaskState::Failed);
     bad.status.error = Some("task: non-zero exit (3)".to_owned());
     let expected = "job job failed: 1 of 2 tasks were given up: task: non-zero exit (3)";
     let tasks = [one, bad];
-    let given_up = Progress::of(&job, &tasks, Wait::Tasks).given_up();
+    let given_up = tally(&job, &tasks, Wait::Tasks).given_up();
     assert_eq!(given_up.as_deref(), Some(expected));
     // It would be started again.
     job.spec.task.restart.condition = RestartCondition::OnFailure;
-    assert_eq!(Progress::of(&job, &tasks, Wait::Tasks).given_up(), None);
+    assert_eq!(tally(&job, &tasks, Wait::Tasks).given_up(), None);
     // What the run before came to is not what this one comes to.
     job.spec_version = Version(2);
-    let again = Progress::of(&job, &tasks, Wait::Update);
+    let again = tally(&job, &tasks, Wait::Update);
     assert!(!again.is_done() && again.given_up().is_none());
 }
 
@@ -206,7 +242,7 @@ fn a_service_whose_tasks_are_given_up_is_waited_for_no_longer() {
     let mut two = task(&ng, 2, 2, TaskState::Complete);
     let given_up = |ng: &Service, two: &Task, wait| {
         let tasks = [one.clone(), two.clone()];
-        Progress::of(ng, &tasks, wait).given_up()
+        tally(ng, &tasks, wait).given_up()
     };
     let reason = |why| {
         Some(format!(
@@ -226,10 +262,7 @@ fn a_service_whose_tasks_are_given_up_is_waited_for_no_longer() {
     assert_eq!(given_up(&ng, &two, Wait::Update), None);
     ng.update_status = None;
     // The other one is not there yet, or it is started again.
-    assert_eq!(
-        Progress::of(&ng, &[two.clone()], Wait::Tasks).given_up(),
-        None
-    );
+    assert_eq!(tally(&ng, &[two.clone()], Wait::Tasks).given_up(), None);
     ng.spec.task.restart.condition = RestartCondition::Any;
     assert_eq!(given_up(&ng, &two, Wait::Tasks), None);
     ng.spec.task.restart.max_attempts = 2;

@@ -164,11 +164,13 @@ impl Ca for CaService {
         let state = self.current().await?;
         // Whoever has no secret must not have us try ports.
         let role = self.admit(cluster(&state)?, &request.secret, source)?;
-        let ports = outside::try_ports(source, &request.ports).await?;
+        let tried = outside::address(&request.address, source)?;
+        let ports = outside::try_ports(tried, &request.ports).await?;
         Ok(Response::new(v1::CheckResponse {
             now_ms: clock::now().0,
             role: role.to_string(),
             source: source.to_string(),
+            tried: tried.to_string(),
             ports,
         }))
     }

@@ -1,5 +1,6 @@
 //! The rules about services, and what is shown of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::{Stream, stream};
@@ -8,7 +9,8 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use swarmlet_core::model::{
-    ImageReference, MAX_SPEC_BYTES, Service, ServiceId, ServiceSpec, Task, TaskSpec,
+    ImageReference, MAX_SPEC_BYTES, NodeId, NodeState, Service, ServiceId, ServiceSpec, Task,
+    TaskSpec,
 };
 use swarmlet_core::state::State;
 use swarmlet_proto::v1;
@@ -107,7 +109,7 @@ impl Watch {
             }
             let now = view(&self.states.borrow_and_update(), &self.id);
             let last = self.last.as_ref();
-            if last.is_none_or(|last| last.service != now.service || last.tasks != now.tasks) {
+            if last.is_none_or(|last| is_news(last, &now)) {
                 self.over = now.service.is_none();
                 self.last = Some(now.clone());
                 return Some(Ok(now));
@@ -123,10 +125,25 @@ impl Watch {
     }
 }
 
+/// Whether anything is different but the version, which every change in the cluster raises.
+fn is_news(last: &v1::WatchServiceResponse, now: &v1::WatchServiceResponse) -> bool {
+    (&last.service, &last.tasks, &last.down_nodes) != (&now.service, &now.tasks, &now.down_nodes)
+}
+
 fn view(state: &State, id: &ServiceId) -> v1::WatchServiceResponse {
+    let nodes: BTreeSet<&NodeId> = state.tasks_of(id).filter_map(|t| t.node.as_ref()).collect();
+    let is_down = |id: &&&NodeId| {
+        let node = state.node(id);
+        node.is_none_or(|node| node.status.state == NodeState::Down)
+    };
     v1::WatchServiceResponse {
         version: state.version().0,
         service: state.service(id).map(shown),
         tasks: state.tasks_of(id).map(task_shown).collect(),
+        down_nodes: nodes
+            .iter()
+            .filter(is_down)
+            .map(|id| id.to_string())
+            .collect(),
     }
 }
