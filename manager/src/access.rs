@@ -290,4 +290,4 @@ fn knows_leader(state: &State, leadership: &Leadership) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -33,7 +33,8 @@ use crate::raft::{Leadership, Raft};
 use crate::request;
 use crate::status::{NO_LEADER, NOT_LEADER_KEY};
 
-/// Marks a forwarded request; it is answered or refused, never forwarded again.
+/// Marks a forwarded request; it is answered or refused, never forwarded again. From anybody but a
+/// manager it means nothing.
 const FORWARDED: &str = "x-swarmlet-forwarded";
 
 /// Carries the original caller's address, which the rate limit of joins counts by.
@@ -137,17 +138,17 @@ pub(crate) async fn forward(
     if !LEADER_ONLY.iter().any(|prefix| path.starts_with(prefix)) {
         return next.run(request).await;
     }
-    if request.headers().contains_key(FORWARDED) {
+    let peer = request.extensions().get::<PeerIdentity>();
+    if let Some(peer) = peer.filter(|peer| peer.role == Role::Manager)
+        && request.headers().contains_key(FORWARDED)
+    {
         if !forwarder.leadership().is_self {
             return crate::status::not_leader().into_http();
         }
-        let peer = request.extensions().get::<PeerIdentity>();
-        match passes_on(peer, &forwarder.raft.state()) {
-            Ok(true) => drop(request.extensions_mut().insert(PassedOn)),
-            // From anybody else the header means nothing: it could be written to be refused only.
-            Ok(false) => {}
-            Err(refusal) => return Status::from(refusal).into_http(),
+        if let Err(refusal) = may_pass_on(peer, &forwarder.raft.state()) {
+            return Status::from(refusal).into_http();
         }
+        request.extensions_mut().insert(PassedOn);
         return next.run(request).await;
     }
     let (parts, body) = request.into_parts();
@@ -159,17 +160,14 @@ pub(crate) async fn forward(
     }
 }
 
-/// Whether a node may say for whom it calls.
+/// Whether a node with a manager's certificate may say for whom it calls.
 ///
 /// # Errors
 /// It was a manager. Its own call it may well be, but one that has not heard of its demotion passes
 /// on others', and would be answered in their place.
-fn passes_on(peer: Option<&PeerIdentity>, state: &State) -> Result<bool, Refusal> {
-    let Some(peer) = peer.filter(|peer| peer.role == Role::Manager) else {
-        return Ok(false);
-    };
+fn may_pass_on(peer: &PeerIdentity, state: &State) -> Result<(), Refusal> {
     match state.node(&peer.node) {
-        Some(node) if node.manager.is_some() => Ok(true),
+        Some(node) if node.manager.is_some() => Ok(()),
         _ => Err(Refusal::NotManager(peer.node.to_string())),
     }
 }

@@ -2,11 +2,14 @@
 //! answered it, so what is too large is refused by the length that it announces, before any of
 //! it is kept.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::request::Parts;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use tokio::time::timeout;
 use tonic::Status;
 
 use swarmlet_proto::REQUEST_LIMIT_BYTES;
@@ -26,12 +29,27 @@ fn limit(path: &str) -> usize {
     }
 }
 
+/// How long a request may take to arrive. The largest has a mebibyte, and a manager holds what has
+/// come of each until its end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Reads a request's only message, with its prefix.
 ///
 /// # Errors
-/// `out_of_range` as soon as it is known to be larger than a request for that path may be, and
-/// `cancelled` where the caller ended in the middle of it.
+/// `out_of_range` as soon as it is known to be larger than a request for that path may be,
+/// `cancelled` where the caller ended in the middle of it, and `deadline_exceeded` where its end
+/// does not come.
 pub(crate) async fn read(parts: &Parts, body: Body) -> Result<Bytes, Status> {
+    let late = |_| {
+        let seconds = PATIENCE.as_secs();
+        Status::deadline_exceeded(format!("the request did not end within {seconds} s"))
+    };
+    timeout(PATIENCE, read_whole(parts, body))
+        .await
+        .map_err(late)?
+}
+
+async fn read_whole(parts: &Parts, body: Body) -> Result<Bytes, Status> {
     let limit = limit(parts.uri.path());
     let announced = parts.headers.get(CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
@@ -123,6 +141,18 @@ mod tests {
             assert!(refused.message().contains("too large"), "{refused}");
             assert!(taken <= at_most, "{path}: {taken} bytes taken");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_without_an_end_is_not_waited_for() {
+        let begin = stream::once(async { Ok::<_, std::io::Error>(Bytes::from_static(&[0; 9])) });
+        let endless = Body::from_stream(begin.chain(stream::pending()));
+        let request = Request::post("/swarmlet.v1.Ca/Join").body(endless).unwrap();
+        let (parts, body) = request.into_parts();
+        let begun = tokio::time::Instant::now();
+        let refused = read(&parts, body).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::DeadlineExceeded, "{refused}");
+        assert_eq!(begun.elapsed(), PATIENCE);
     }
 
     #[tokio::test]

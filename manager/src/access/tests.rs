@@ -49,7 +49,8 @@ fn every_rpc() -> Vec<String> {
     rpcs
 }
 
-fn node(id: u128, role: Role) -> Node {
+/// A node that is ready, on this machine.
+pub(crate) fn node(id: u128, role: Role) -> Node {
     Node {
         id: NodeId::from_random(id),
         version: Version(1),

@@ -1,54 +1,28 @@
 use std::collections::BTreeMap;
 
 use swarmlet_core::model::{
-    Availability, ContainerSpec, LbPolicy, ManagerInfo, Node, NodeDescription, NodeId, NodeSpec,
-    NodeState, NodeStatus, Platform, RegistryAuth, Resources, Role, RuntimeKind, Service,
+    ContainerSpec, LbPolicy, ManagerInfo, Node, NodeId, NodeState, RegistryAuth, Role, Service,
     ServiceId, ServiceMode, ServiceSpec, TaskSpec, Timestamp, UpdateConfig, Version,
 };
 use swarmlet_core::state::State;
 
+use crate::access;
+
 use super::{nodes, resolve, services};
 
 fn node(id: u128, hostname: &str, state: NodeState, raft_id: Option<u64>) -> Node {
-    Node {
-        id: NodeId::from_random(id),
-        version: Version(1),
-        created_at: Timestamp(0),
-        spec: NodeSpec {
-            role: Role::Worker,
-            availability: Availability::Active,
-            labels: BTreeMap::new(),
-        },
-        description: NodeDescription {
-            hostname: hostname.to_owned(),
-            address: [127, 0, 0, 1].into(),
-            platform: Platform {
-                os: "linux".to_owned(),
-                arch: "amd64".to_owned(),
-            },
-            resources: Resources::default(),
-            generic_names: Default::default(),
-            runtime: RuntimeKind::Process,
-            engine_version: String::new(),
-            engine_labels: BTreeMap::new(),
-            task_ports: (20000, 29999),
-            probe_port: 0,
-            schema: 1,
-            program_version: String::new(),
-        },
-        status: NodeStatus {
-            state,
-            message: String::new(),
-            since: Timestamp(0),
-        },
-        manager: raft_id.map(|raft_id| ManagerInfo {
-            raft_id,
-            address: ([127, 0, 0, 1], 2377).into(),
-        }),
-        port_problems: Vec::new(),
-        problems: Vec::new(),
-        superseded: false,
-    }
+    let role = match raft_id {
+        Some(_) => Role::Manager,
+        None => Role::Worker,
+    };
+    let mut node = access::tests::node(id, role);
+    node.description.hostname = hostname.to_owned();
+    node.status.state = state;
+    node.manager = raft_id.map(|raft_id| ManagerInfo {
+        raft_id,
+        address: ([127, 0, 0, 1], 2377).into(),
+    });
+    node
 }
 
 #[test]

@@ -64,10 +64,11 @@ impl Clock {
 impl Memory {
     /// Starts all clocks anew: this manager leads from now on. Heartbeats from before do not
     /// count, because none could arrive while nobody led; what balancers have acknowledged
-    /// stays true.
+    /// stays true. A node that has left may have come back under another leader.
     pub(crate) fn begin(&self, now: Instant) {
         let mut inner = self.lock();
         inner.since = Some(now);
+        inner.left.clear();
         // What was seen in an earlier leadership may be long over; sessions tell it again.
         inner.observations.clear();
         inner.clocks.clear();
@@ -173,5 +174,35 @@ impl Memory {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use swarmlet_core::model::Role;
+
+    use super::*;
+    use crate::access::tests::node;
+
+    #[test]
+    fn a_farewell_counts_for_one_leadership() {
+        let memory = Memory::default();
+        let node = node(1, Role::Worker);
+        let id = node.id.clone();
+        let state = State::restore(Version(1), None, vec![node], Vec::new(), Vec::new());
+        let begun = Instant::now();
+        memory.begin(begun);
+        let leaves = NodeNews {
+            leaving: true,
+            ..NodeNews::default()
+        };
+        memory.take([(&id, &leaves)].into_iter(), begun);
+        let ages = memory.ages(&state, begun);
+        assert_eq!(ages.get(&id), Some(&liveness::LEFT));
+
+        // Another one has led meanwhile.
+        let again = begun + Duration::from_secs(60);
+        memory.begin(again);
+        assert_eq!(memory.ages(&state, again), BTreeMap::new());
     }
 }
