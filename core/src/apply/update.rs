@@ -32,7 +32,10 @@ pub(super) fn change_spec(
     };
     let paused = service.update_status.as_ref().filter(|s| s.is_paused());
     let resumed = paused.filter(|_| service.spec == spec || scaled != spec);
-    let remade = !spec.makes(&service.spec.task, &service.spec.ports);
+    let alike = differ_in_sources_alone(&service.spec, &spec);
+    // Whoever renews a token does not ask for another run of a job.
+    let same_run = alike && service.spec.mode.is_job();
+    let remade = !same_run && !spec.makes(&service.spec.task, &service.spec.ports);
     if service.spec == spec && resumed.is_none() {
         return Ok(Vec::new());
     }
@@ -44,13 +47,14 @@ pub(super) fn change_spec(
     // What is new in a job begins another run of it, and a run that failed is no update.
     let begun = begun.filter(|_| !service.spec.mode.is_job());
     let goes_on = resumed.is_some();
-    let completed = is_deployed(state, service).then(|| Box::new(service.spec.clone()));
-    let unchanged = service.spec == spec;
+    // With new credentials, or with nothing new, there is nothing that could be gone back from.
+    let completed = !alike && is_deployed(state, service);
+    let completed = completed.then(|| Box::new(service.spec.clone()));
     let service = state
         .service_mut(id)
         .ok_or_else(|| Rejection::ServiceNotFound(id.clone()))?;
-    if let Some(completed) = completed.filter(|_| !unchanged) {
-        service.previous_spec = Some(completed);
+    if completed.is_some() {
+        service.previous_spec = completed;
     }
     service.spec = spec;
     service.version = change.index;
@@ -71,6 +75,15 @@ pub(super) fn change_spec(
     }
     begin(state, change, id, reached, message);
     Ok(vec![Event::Service(id.clone())])
+}
+
+/// Whether nothing else is new than where the images are got from, or not even that.
+fn differ_in_sources_alone(one: &ServiceSpec, other: &ServiceSpec) -> bool {
+    let same_sources = ServiceSpec {
+        task: other.task.with_sources_of(&one.task).into_owned(),
+        ..other.clone()
+    };
+    *one == same_sources
 }
 
 /// Takes up an update that was paused. Its tasks count as those of a new version, although they
@@ -129,7 +142,8 @@ pub(super) fn roll_back(
     if service.previous_spec.is_none() && status == Some(paused) {
         return go_on(state, change, id, UpdateState::RollbackStarted, message);
     }
-    let spec = rollback_spec(state, service)?.clone();
+    let mut spec = rollback_spec(state, service)?.clone();
+    spec.task.renew_credentials(&service.spec.task);
     // A version that failed is nothing to come back to.
     let previous = is_deployed(state, service).then(|| Box::new(service.spec.clone()));
     let remade = !spec.makes(&service.spec.task, &service.spec.ports);

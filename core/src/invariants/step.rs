@@ -1,5 +1,7 @@
 //! Rules about what may follow on what.
 
+use std::borrow::Cow;
+
 use super::{Violation, ensure};
 use crate::model::{Resources, Service, Task, TaskState, Version};
 use crate::scheduler::reserved;
@@ -97,9 +99,14 @@ pub(super) fn services(before: &State, after: &State) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Whether tasks made from both are alike.
+/// Whether tasks made from both are alike. Those of a job are although images are got with other
+/// credentials, for that is no other run of it.
 fn same_tasks(old: &Service, new: &Service) -> bool {
-    new.spec.makes(&old.spec.task, &old.spec.ports)
+    let task = match new.spec.mode.is_job() {
+        true => old.spec.task.with_sources_of(&new.spec.task),
+        false => Cow::Borrowed(&old.spec.task),
+    };
+    new.spec.makes(&task, &old.spec.ports)
 }
 
 pub(super) fn tasks(before: &State, after: &State) -> Result<(), Violation> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::check::{Check, UnhealthyAction};
+use super::image::ImageReference;
 use super::log::LogDriver;
 use super::node::Platform;
 use super::placement::Placement;
@@ -41,7 +42,7 @@ impl TaskSpec {
     /// The same with what another one says of getting its images: the registry credentials, and
     /// what the images are made for. Neither changes the bytes that a reference names.
     #[must_use]
-    pub(super) fn with_sources_of(&self, other: &Self) -> Cow<'_, Self> {
+    pub(crate) fn with_sources_of(&self, other: &Self) -> Cow<'_, Self> {
         let same = |(one, other): (&ContainerSpec, &ContainerSpec)| {
             one.registry_auth == other.registry_auth && one.platforms == other.platforms
         };
@@ -54,6 +55,16 @@ impl TaskSpec {
             container.platforms.clone_from(&other.platforms);
         }
         Cow::Owned(spec)
+    }
+
+    /// Takes the registry credentials of a later specification, where it has some: earlier ones may
+    /// have ended.
+    pub(crate) fn renew_credentials(&mut self, later: &Self) {
+        for (container, later) in self.containers.iter_mut().zip(&later.containers) {
+            if later.registry_auth.is_some() && container.shares_registry(later) {
+                container.registry_auth.clone_from(&later.registry_auth);
+            }
+        }
     }
 }
 
@@ -105,6 +116,17 @@ pub struct ContainerSpec {
 impl ContainerSpec {
     /// Grace period of a container whose specification names none: Docker's 10 s.
     pub const DEFAULT_STOP_GRACE_PERIOD: Duration = Duration::from_secs(10);
+
+    /// Whether the credentials of one are meant for the other, too: both images are of the same
+    /// registry, whichever way they are written, or of none.
+    #[must_use]
+    pub fn shares_registry(&self, other: &Self) -> bool {
+        let registry = |image: &str| {
+            let reference = image.parse::<ImageReference>().ok()?;
+            Some(reference.registry().to_owned())
+        };
+        registry(&self.image) == registry(&other.image)
+    }
 }
 
 /// Credentials for a registry, in the form of Docker's `X-Registry-Auth` header (base64 of a

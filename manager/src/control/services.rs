@@ -9,8 +9,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use swarmlet_core::model::{
-    ImageReference, MAX_SPEC_BYTES, NodeId, NodeState, Service, ServiceId, ServiceSpec, Task,
-    TaskSpec,
+    MAX_SPEC_BYTES, NodeId, NodeState, Service, ServiceId, ServiceSpec, Task, TaskSpec,
 };
 use swarmlet_core::state::State;
 use swarmlet_proto::v1;
@@ -37,16 +36,10 @@ pub(super) fn validated(spec: v1::ServiceSpec) -> Result<ServiceSpec, Status> {
 /// registry does not get them: its owner would.
 pub(super) fn keep_credentials(old: &ServiceSpec, new: &mut ServiceSpec) {
     for (old, new) in old.task.containers.iter().zip(&mut new.task.containers) {
-        if new.registry_auth.is_none() && registry(&old.image) == registry(&new.image) {
+        if new.registry_auth.is_none() && new.shares_registry(old) {
             new.registry_auth.clone_from(&old.registry_auth);
         }
     }
-}
-
-/// The registry of an image, whichever way it is written; `None` where the image has none.
-fn registry(image: &str) -> Option<String> {
-    let reference = image.parse::<ImageReference>().ok()?;
-    Some(reference.registry().to_owned())
 }
 
 /// A service as it is shown: without credentials.

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::command::Command;
+use crate::model::{RegistryAuth, ServiceMode};
 use crate::testing::{World, ingress, service_id, spec};
 
 fn status(world: &World) -> (UpdateState, u32) {
@@ -149,6 +150,60 @@ fn a_rollback_of_what_completed_can_be_taken_back() {
         "service ng does not have a previous spec: it is being rolled back already",
         "the rollback had not completed"
     );
+}
+
+/// Tokens end, and whoever rolls back does not think of them.
+#[test]
+fn a_rollback_goes_past_new_credentials_and_takes_them_along() {
+    let set = |image: &'static str, token: &'static str| {
+        move |spec: &mut ServiceSpec| {
+            let container = &mut spec.task.containers[0];
+            container.image = image.to_owned();
+            container.registry_auth = Some(RegistryAuth(token.to_owned()));
+        }
+    };
+    let check = |first: &'static str, expected: &str| {
+        let mut world = World::new(2);
+        world.create(1, spec("ng", 2));
+        world.update(1, set(first, "of monday"));
+        world.ok(end_update(&world, UpdateState::Completed));
+        for token in ["of tuesday", "of friday"] {
+            world.update(1, set("r.example/a:2", token));
+            world.ok(end_update(&world, UpdateState::Completed));
+        }
+        world.ok(rollback(&world));
+        let service = world.state.service(&service_id(1)).unwrap();
+        let container = &service.spec.task.containers[0];
+        assert_eq!(container.image, first);
+        let token = container.registry_auth.as_ref();
+        assert_eq!(token.map(|token| token.0.as_str()), Some(expected));
+    };
+    check("r.example/a:1", "of friday");
+    check("other.example/a:1", "of monday");
+}
+
+/// Who renews a token does not ask for a migration to be run again.
+#[test]
+fn new_credentials_run_no_job_again() {
+    let mut world = World::new(2);
+    let mut job = spec("migrate", 1);
+    job.mode = ServiceMode::ReplicatedJob {
+        total_completions: 1,
+        max_concurrent: 1,
+    };
+    world.create(1, job);
+    world.settle();
+    let before = world.state.service(&service_id(1)).unwrap().spec_version;
+    let token = RegistryAuth("of today".to_owned());
+    world.update(1, |spec| {
+        spec.task.containers[0].registry_auth = Some(token.clone());
+    });
+    let service = world.state.service(&service_id(1)).unwrap();
+    let auth = &service.spec.task.containers[0].registry_auth;
+    assert_eq!((service.spec_version, auth), (before, &Some(token)));
+    world.update(1, |spec| spec.task.force_update += 1);
+    let service = world.state.service(&service_id(1)).unwrap();
+    assert!(service.spec_version > before);
 }
 
 #[test]
