@@ -272,6 +272,10 @@ fn a_rebalance_moves_tasks_to_a_new_node_and_loses_no_connection() {
         output.stdout.starts_with("ng: 2 tasks to move\n"),
         "{output:?}"
     );
+    // A task that moves runs until the other one does.
+    let mut progress = output.stderr.lines();
+    let fewer = progress.find(|l| l.starts_with("overall") && !l.contains("6 out of 6 tasks"));
+    assert_eq!(fewer, None, "{output:?}");
     let failed: Vec<_> = requests
         .iter()
         .filter(|r| !r.as_ref().is_ok_and(|name| !name.is_empty()))

@@ -6,6 +6,9 @@
 //! any state ──it says that it leaves the swarm──▶ down, at once
 //! ```
 //!
+//! A node that has joined is `unknown` until its first heartbeat, and goes down when it has been
+//! there without one for as long as another may be silent.
+//!
 //! `unknown` takes a node's endpoints out of every balancer and costs nothing if it was a
 //! mistake; `down` has its tasks replaced, so it comes later and, when much of the cluster
 //! falls silent at once, slowly: then it is more likely that the leader was cut off, and
@@ -87,7 +90,8 @@ pub fn judge(
                 NodeState::Ready => String::new(),
                 _ if age == LEFT => "it has left the swarm".to_owned(),
                 NodeState::Unknown | NodeState::Down => {
-                    format!("no heartbeat for {} s", age.as_secs())
+                    let silent = silence(node, age, now);
+                    format!("no heartbeat for {} s", silent.as_secs())
                 }
             },
         });
@@ -98,7 +102,8 @@ pub fn judge(
 /// When a node that is unknown may go down by time alone. When a ready one becomes unknown
 /// depends on heartbeats, which the state does not have: the shell's own timer sees to that.
 pub(crate) fn deadlines(state: &State) -> impl Iterator<Item = Timestamp> {
-    let delay = spec(state).node_replace_delay;
+    let spec = spec(state);
+    let (grace, delay) = (spec.node_unknown_after, spec.node_replace_delay);
     let paced_until = state
         .nodes()
         .filter(|node| node.status.state == NodeState::Down)
@@ -108,7 +113,16 @@ pub(crate) fn deadlines(state: &State) -> impl Iterator<Item = Timestamp> {
     state
         .nodes()
         .filter(|node| node.status.state == NodeState::Unknown)
-        .flat_map(move |node| [node.status.since.after(delay), paced_until])
+        .flat_map(move |node| {
+            let joined = node.created_at.after(grace + delay);
+            [node.status.since.after(delay), joined, paced_until]
+        })
+}
+
+/// For how long a node has been silent: one that has never been heard since it joined, for no
+/// longer than it has been there, however long the leader has been the leader.
+fn silence(node: &Node, age: Duration, now: Timestamp) -> Duration {
+    age.min(now.since(node.created_at))
 }
 
 fn verdict(node: &Node, age: Duration, spec: &ClusterSpec, now: Timestamp) -> NodeState {
@@ -121,7 +135,8 @@ fn verdict(node: &Node, age: Duration, spec: &ClusterSpec, now: Timestamp) -> No
     match node.status.state {
         NodeState::Ready => NodeState::Unknown,
         NodeState::Unknown => {
-            let silent_long = age >= spec.node_unknown_after + spec.node_replace_delay;
+            let silent_long =
+                silence(node, age, now) >= spec.node_unknown_after + spec.node_replace_delay;
             let unknown_long = now.since(node.status.since) >= spec.node_replace_delay;
             if silent_long && unknown_long {
                 NodeState::Down

@@ -158,6 +158,12 @@ pub(crate) async fn join(args: JoinArgs, socket: &Path) -> Result<()> {
         warn_of_elsewhere(&info.address);
     }
     print(&format!("This node joined a swarm as a {}.\n", answer.role))?;
+    if answer.unheard {
+        eprintln!(
+            "WARNING: the managers have not heard this node yet: `swarmlet node ls` shows it as \
+             Unknown, and as Down after a while, until they do. If it stays so, run `swarmlet doctor`."
+        );
+    }
     if answer.role == "manager" {
         warn_of_two(&client).await;
     }

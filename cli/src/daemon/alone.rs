@@ -17,7 +17,7 @@ use tonic::Status;
 use super::Daemon;
 use super::advertise::advertise;
 use super::local_service::refused;
-use super::node::{Node, manager_config};
+use super::node::{Node, SETTLE, manager_config};
 use super::settings::Settings;
 use super::store::NodeRecord;
 use super::view::{Active, Phase};
@@ -61,7 +61,7 @@ impl Daemon {
         let Some(alone) = node.as_ref() else {
             return Err(Status::internal("the node is gone"));
         };
-        alone.settle().await;
+        alone.settle(SETTLE).await;
         let welcome = alone.welcome().await?;
         Ok(v1::InitResponse {
             left_behind,

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::balancer::Condition;
 use super::local_balancer::LocalBalancerService;
-use super::node::{InitWish, JoinWish, Node};
+use super::node::{InitWish, JoinWish, Node, SETTLE_JOINED};
 use super::settings::Settings;
 use super::view::Phase;
 use super::{AfterLeave, Daemon, gate};
@@ -251,6 +251,7 @@ impl Daemon {
         let settings = Settings::new(&self.flags, None).map_err(|error| refused(&error))?;
         let new = Node::join(&self.layout, settings, wish).await;
         let new = new.map_err(|error| refused(&error))?;
+        let heard = new.settle(SETTLE_JOINED).await;
         let phase = new.view();
         let answer = v1::LocalJoinResponse {
             node_id: phase
@@ -261,6 +262,7 @@ impl Daemon {
                 .active()
                 .map(|active| active.role.to_string())
                 .unwrap_or_default(),
+            unheard: !heard,
         };
         self.views.show(phase);
         *node = Some(new);

@@ -31,8 +31,13 @@ use crate::args::RuntimeArg;
 /// How long a manager that leaves tries to tell the others.
 const LEAVE_VOTERS: Duration = Duration::from_secs(15);
 
-/// How long `init` and `join` wait for the node to be ready: some fifty milliseconds usually.
-const SETTLE: Duration = Duration::from_secs(3);
+/// How long `init` waits for the node to be ready: some fifty milliseconds usually. At an address
+/// that is not this machine's it never is, and whoever mistyped one is to be told soon.
+pub(super) const SETTLE: Duration = Duration::from_secs(3);
+
+/// How long `join` waits for it. On a busy machine the engine takes its time to say what it is, and
+/// the new manager to hear of its leader.
+pub(super) const SETTLE_JOINED: Duration = Duration::from_secs(10);
 
 /// What `init` asks for.
 pub(super) struct InitWish {
@@ -120,7 +125,7 @@ impl Node {
         };
         tracing::info!(%address, node = %identity.node, "made a swarm");
         let node = Self::start(layout, parts).await?;
-        node.settle().await;
+        node.settle(SETTLE).await;
         Ok(node)
     }
 
@@ -177,9 +182,7 @@ impl Node {
             lb_unit: settings.lb_unit,
             stop,
         };
-        let node = Self::start(layout, parts).await?;
-        node.settle().await;
-        Ok(node)
+        Self::start(layout, parts).await
     }
 
     /// Brings back the node that is on disk, with the balancer that this process has already.
@@ -296,8 +299,9 @@ impl Node {
     }
 
     /// Waits until the node's agent has reported, so that who looks at the list of nodes next
-    /// finds it ready. Nothing depends on it, and so it waits only for a moment.
-    pub(super) async fn settle(&self) {
+    /// finds it ready. Nothing depends on it, and so it waits only for a moment; says whether it
+    /// has.
+    pub(super) async fn settle(&self, moment: Duration) -> bool {
         let settled = async {
             let mut connected = self.agent.connected();
             let session = connected
@@ -317,9 +321,11 @@ impl Node {
                     .await;
             }
         };
-        if tokio::time::timeout(SETTLE, settled).await.is_err() {
+        let in_time = tokio::time::timeout(moment, settled).await.is_ok();
+        if !in_time {
             tracing::warn!("the agent has no session with a manager yet");
         }
+        in_time
     }
 
     /// What it is, for everybody who only wants to know.

@@ -10,6 +10,13 @@ fn heartbeats(ages_ms: &[u64]) -> BTreeMap<NodeId, Duration> {
         .collect()
 }
 
+/// Nodes that have been there for an hour.
+fn old_cluster(nodes: u8) -> World {
+    let mut world = World::new(nodes);
+    world.pass(Duration::from_secs(3600));
+    world
+}
+
 /// Judges and applies; says which nodes changed, as `2 down`.
 fn judged(world: &mut World, ages_ms: &[u64]) -> Vec<String> {
     let commands = judge(&world.state, &heartbeats(ages_ms), world.now);
@@ -29,7 +36,7 @@ fn judged(world: &mut World, ages_ms: &[u64]) -> Vec<String> {
 
 #[test]
 fn silence_makes_a_node_unknown_then_down_and_a_heartbeat_ready() {
-    let mut world = World::new(3);
+    let mut world = old_cluster(3);
     assert_eq!(judged(&mut world, &[FRESH, 3_999, FRESH]), [""; 0]);
     assert_eq!(judged(&mut world, &[FRESH, 4_000, FRESH]), ["2 unknown"]);
     let node = world.state.node(&node_id(2)).unwrap();
@@ -42,8 +49,35 @@ fn silence_makes_a_node_unknown_then_down_and_a_heartbeat_ready() {
 }
 
 #[test]
+fn a_node_that_has_joined_is_unknown_until_it_is_heard() {
+    let joined = || {
+        let mut world = old_cluster(1);
+        let mut new = crate::testing::node(2);
+        new.status.state = NodeState::Unknown;
+        world.ok(Command::AddNode {
+            node: Box::new(new),
+        });
+        world
+    };
+    // The leader has been one for longer than the node has been there.
+    let old = [FRESH, 60_000];
+    let mut world = joined();
+    world.pass(Duration::from_millis(6_999));
+    assert_eq!(judged(&mut world, &old), [""; 0]);
+    assert_eq!(judged(&mut world, &[FRESH, FRESH]), ["2 ready"]);
+
+    let mut world = joined();
+    let due = world.now.after(Duration::from_secs(7));
+    assert!(deadlines(&world.state).any(|deadline| deadline == due));
+    world.pass(Duration::from_secs(7));
+    assert_eq!(judged(&mut world, &old), ["2 down"]);
+    let node = world.state.node(&node_id(2)).unwrap();
+    assert_eq!(node.status.message, "no heartbeat for 7 s");
+}
+
+#[test]
 fn a_node_that_leaves_is_down_at_once_and_holds_up_no_other() {
-    let mut world = World::new(5);
+    let mut world = old_cluster(5);
     let mut ages = heartbeats(&[FRESH, FRESH, FRESH, 5_000, 5_000]);
     ages.extend([2, 3].map(|number| (node_id(number), LEFT)));
     let left = |commands: &[Command]| {
@@ -72,14 +106,14 @@ fn a_node_that_leaves_is_down_at_once_and_holds_up_no_other() {
 
 #[test]
 fn an_unknown_node_that_is_back_was_never_down() {
-    let mut world = World::new(3);
+    let mut world = old_cluster(3);
     assert_eq!(judged(&mut world, &[FRESH, 5_000, FRESH]), ["2 unknown"]);
     assert_eq!(judged(&mut world, &[FRESH, 10, FRESH]), ["2 ready"]);
 }
 
 #[test]
 fn a_change_of_leader_marks_no_node() {
-    let mut world = World::new(3);
+    let mut world = old_cluster(3);
     // The old leader saw node 2 go; the new one has heard nobody yet.
     judged(&mut world, &[FRESH, 5_000, FRESH]);
     world.pass(Duration::from_secs(60));
@@ -101,7 +135,7 @@ fn a_change_of_leader_marks_no_node() {
 
 #[test]
 fn a_third_of_the_nodes_goes_down_together() {
-    let mut world = World::new(6);
+    let mut world = old_cluster(6);
     let silent = [8_000, 8_000, FRESH, FRESH, FRESH, FRESH];
     judged(&mut world, &silent);
     world.pass(Duration::from_secs(3));
@@ -110,7 +144,7 @@ fn a_third_of_the_nodes_goes_down_together() {
 
 #[test]
 fn more_than_a_third_goes_down_one_by_one() {
-    let mut world = World::new(5);
+    let mut world = old_cluster(5);
     let silent = [8_000, 8_000, 8_000, FRESH, FRESH];
     judged(&mut world, &silent);
     world.pass(Duration::from_secs(3));
@@ -129,7 +163,7 @@ fn more_than_a_third_goes_down_one_by_one() {
 
 #[test]
 fn nodes_that_died_long_ago_do_not_slow_down_the_next() {
-    let mut world = World::new(3);
+    let mut world = old_cluster(3);
     for number in 1..=2 {
         let mut ages = [FRESH; 3];
         ages[..number].fill(8_000);
