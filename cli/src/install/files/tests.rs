@@ -95,7 +95,7 @@ fn every_setting_of_the_file_is_one_of_the_daemon() {
         .get_arguments()
         .chain(daemon.get_arguments())
         .filter_map(|argument| argument.get_env()?.to_str())
-        .chain(["SWARMLET_LOG"])
+        .chain(["SWARMLET_LOG", "DOCKER_CONFIG"])
         .collect();
     let named: Vec<_> = settings::TEXT
         .lines()
