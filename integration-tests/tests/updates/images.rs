@@ -1,16 +1,19 @@
 //! Images of a registry: what a tag stands for is asked once, and what an image is made for
 //! decides where its tasks go.
 
-use std::{fs, path::Path, time::Instant};
+use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, time::Instant};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use swarmlet_integration_tests::{Image, Registry, measured::noted, wait_until};
+use swarmlet_integration_tests::{Image, Registry, measured::noted, swarmlet_binary, wait_until};
 
 use crate::cluster::{Cluster, SOON};
 
 /// `user:secret`, as registries and Docker's configuration want it.
 const CREDENTIALS: &str = "dXNlcjpzZWNyZXQ=";
+
+/// `user:ended`, the same.
+const ENDED: &str = "dXNlcjplbmRlZA==";
 
 fn server() -> Image {
     let binary = Path::new(env!("CARGO_BIN_EXE_hostname-server"));
@@ -146,6 +149,7 @@ fn images_of_other_machines_wait_private_ones_need_credentials_and_local_ones_ne
     let secret = registry.push("secret:1", &server(), 1).unwrap();
     registry.require(CREDENTIALS);
     check_private(&cluster, &registry, &secret);
+    check_own_credentials(&cluster, &registry);
     check_local(&cluster);
 }
 
@@ -162,11 +166,7 @@ fn check_private(cluster: &Cluster, registry: &Registry, digest: &str) {
         assert!(denied.stderr.contains(said), "{said:?} in {denied:?}");
     }
     let folder = host.namespace().directory().join("docker-config");
-    let address = registry.reference("");
-    let registry = address.trim_end_matches('/');
-    let logged_in = json!({"auths": {registry: {"auth": CREDENTIALS}}});
-    fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("config.json"), logged_in.to_string()).unwrap();
+    log_in(registry, CREDENTIALS, &folder);
     let words = [
         "--with-registry-auth",
         "--replicas=3",
@@ -180,6 +180,47 @@ fn check_private(cluster: &Cluster, registry: &Registry, digest: &str) {
     assert_eq!(recorded, format!("{image}@{digest}"));
     assert_eq!(versions(cluster).unwrap(), ["1"; 3]);
     cluster.swarmlet(&["service", "rm", "secret"]).unwrap();
+}
+
+/// A service's credentials end; what nodes have of their own does not.
+fn check_own_credentials(cluster: &Cluster, registry: &Registry) {
+    registry.push("secret:2", &server(), 2).unwrap();
+    for host in cluster.hosts.iter() {
+        let folder = host.namespace().directory().join("docker-config");
+        log_in(registry, CREDENTIALS, &folder);
+    }
+    let stale = cluster.hosts[0].namespace().directory().join("stale");
+    log_in(registry, ENDED, &stale);
+    let config = format!("DOCKER_CONFIG={}", stale.display());
+    let binary = swarmlet_binary().unwrap();
+    let image = registry.reference("secret:2");
+    let words = [
+        &config,
+        binary.to_str().unwrap(),
+        "service",
+        "create",
+        "--with-registry-auth",
+        "--no-resolve-image",
+        "--replicas=3",
+        "--name=own",
+        &image,
+    ];
+    // It returns once all run, and no host had the image.
+    let created = cluster.hosts[0].run("env", &words).unwrap();
+    created.success().unwrap();
+    let asked = registry.asked("secret:2");
+    let nodes: BTreeSet<IpAddr> = asked.iter().map(|one| one.from).collect();
+    assert_eq!(nodes.len(), 3, "{asked:?}");
+    cluster.swarmlet(&["service", "rm", "own"]).unwrap();
+}
+
+/// Writes a Docker configuration as `docker login` does.
+fn log_in(registry: &Registry, credentials: &str, folder: &Path) {
+    let address = registry.reference("");
+    let registry = address.trim_end_matches('/');
+    let logged_in = json!({"auths": {registry: {"auth": credentials}}});
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("config.json"), logged_in.to_string()).unwrap();
 }
 
 /// An image that is on the hosts and in no registry runs as it always did, after a warning.
