@@ -92,9 +92,17 @@ impl fmt::Display for ImageReference {
         let path = if self.registry == DOCKER_HUB {
             // A folder below `library` would become one of Docker Hub's users without it.
             let short = self.path.strip_prefix(LIBRARY);
-            short
+            let path = short
                 .filter(|short| !short.contains('/'))
-                .unwrap_or(&self.path)
+                .unwrap_or(&self.path);
+            // And a folder with a dot would become a registry.
+            if path
+                .split_once('/')
+                .is_some_and(|(first, _)| is_host(first))
+            {
+                write!(f, "{DOCKER_HUB}/")?;
+            }
+            path
         } else {
             write!(f, "{}/", self.registry)?;
             &self.path
@@ -268,6 +276,9 @@ mod tests {
         check("docker.io/library/nginx:1", "nginx:1");
         check("index.docker.io/nginx", "nginx");
         check("docker.io/user/app", "user/app");
+        for text in ["docker.io/a.b/app", "docker.io/localhost/app:1"] {
+            check(text, text);
+        }
         let pinned = format!("host:5000/app:1@{}", digest());
         check(&pinned, &pinned);
         let longest = "a".repeat(MAX_NAME_LENGTH - "docker.io/library/".len());
