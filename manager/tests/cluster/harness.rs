@@ -103,19 +103,28 @@ impl Node {
         }
     }
 
-    /// Makes a manager a worker, and waits until it is none any more.
-    pub(crate) async fn demote(&self, id: &NodeId) {
+    /// Changes what the user wants of a node.
+    pub(crate) async fn update_node(
+        &self,
+        id: &str,
+        edit: impl FnOnce(&mut v1::NodeSpec),
+    ) -> Result<(), Status> {
         let mut nodes = self.nodes().await.into_iter().filter_map(|view| view.node);
-        let node = nodes.find(|node| node.id == id.as_str()).unwrap();
+        let node = nodes.find(|node| node.id == id).unwrap();
+        let mut spec = node.spec.unwrap();
+        edit(&mut spec);
         let request = v1::UpdateNodeRequest {
             id: node.id,
             expected: node.version,
-            spec: Some(v1::NodeSpec {
-                role: v1::Role::Worker as i32,
-                ..node.spec.unwrap()
-            }),
+            spec: Some(spec),
         };
-        self.control().update_node(request).await.unwrap();
+        self.control().update_node(request).await.map(drop)
+    }
+
+    /// Makes a manager a worker, and waits until it is none any more.
+    pub(crate) async fn demote(&self, id: &NodeId) {
+        let worker = |spec: &mut v1::NodeSpec| spec.role = v1::Role::Worker as i32;
+        self.update_node(id.as_str(), worker).await.unwrap();
         until("it is no manager any more", async || {
             let state = self.manager.state();
             let manager = &state.node(id).unwrap().manager;

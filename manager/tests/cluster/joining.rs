@@ -142,19 +142,9 @@ async fn a_node_is_removed_only_when_it_is_down_and_its_stream_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_manager_stays_one_and_labels_change() {
     let manager = Node::first().await;
-    let update = async |edit: &dyn Fn(&mut v1::NodeSpec)| {
-        let node = manager.nodes().await.remove(0).node.unwrap();
-        let mut spec = node.spec.unwrap();
-        edit(&mut spec);
-        let request = v1::UpdateNodeRequest {
-            id: node.id,
-            expected: node.version,
-            spec: Some(spec),
-        };
-        manager.control().update_node(request).await
-    };
-    let worker = v1::Role::Worker as i32;
-    let refused = update(&|spec| spec.role = worker).await.unwrap_err();
+    let id = manager.manager.identities().identity().node.to_string();
+    let worker = |spec: &mut v1::NodeSpec| spec.role = v1::Role::Worker as i32;
+    let refused = manager.update_node(&id, worker).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert_eq!(
         refused.message(),
@@ -163,7 +153,7 @@ async fn the_last_manager_stays_one_and_labels_change() {
     let label = |spec: &mut v1::NodeSpec| {
         spec.labels.insert("zone".to_owned(), "a".to_owned());
     };
-    update(&label).await.unwrap();
+    manager.update_node(&id, label).await.unwrap();
     let labels = manager
         .nodes()
         .await
@@ -183,18 +173,8 @@ async fn a_node_hears_what_is_wanted_of_it() {
     agent.is_ready(&manager).await;
     let availability = || agent.seen.lock().unwrap().spec.availability;
     assert_eq!(availability(), v1::Availability::Active as i32);
-    let nodes = manager.nodes().await.into_iter();
-    let mut nodes = nodes.filter_map(|view| view.node);
-    let node = nodes.find(|node| node.id == agent.id()).unwrap();
-    let request = v1::UpdateNodeRequest {
-        id: node.id,
-        expected: node.version,
-        spec: Some(v1::NodeSpec {
-            availability: v1::Availability::Drain as i32,
-            ..node.spec.unwrap()
-        }),
-    };
-    manager.control().update_node(request).await.unwrap();
+    let drain = |spec: &mut v1::NodeSpec| spec.availability = v1::Availability::Drain as i32;
+    manager.update_node(&agent.id(), drain).await.unwrap();
     until("the node knows that it is drained", async || {
         (availability() == v1::Availability::Drain as i32).then_some(())
     })
