@@ -22,9 +22,8 @@ pub(crate) struct DoctorArgs {
     /// File that holds the token (other users of this machine can read a command line)
     #[arg(long, value_name = "PATH", conflicts_with = "token", requires = "join")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Address at which other nodes are to reach this host, as for `join`: also have the manager
-    /// try the ports there [default: that of --listen-addr, or the one from which the manager is
-    /// reached]
+    /// Address that `join` would be told to advertise: the manager tries the ports there
+    /// [default: that of --listen-addr, or the one from which the manager is reached]
     #[arg(long, value_name = "ADDRESS[:PORT]", requires = "join")]
     pub(crate) advertise_addr: Option<String>,
     #[command(flatten)]
