@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use swarmlet_core::model::{Availability, ClusterSpec, Role};
+use swarmlet_core::model::{Availability, ClusterSpec, Role, RuntimeKind};
 use swarmlet_proto::v1;
 
 use super::role::warn_of_two;
@@ -30,6 +30,7 @@ const LEAVE_DEADLINE: Duration = Duration::from_secs(180);
 /// What is to be said to the user.
 pub(crate) async fn init(args: InitArgs, socket: &Path) -> Result<()> {
     let (client, started) = start::ensure(socket, &args.daemon).await?;
+    let is_runtime_named = args.daemon.runtime.is_some();
     let spec = ClusterSpec {
         task_history_limit: args.task_history_limit,
         node_replace_delay: args.node_replace_delay,
@@ -58,7 +59,26 @@ pub(crate) async fn init(args: InitArgs, socket: &Path) -> Result<()> {
          instructions.\n\n",
         answer.node_id, answer.worker_token, answer.address
     ))?;
+    if let (false, Ok(info)) = (is_runtime_named, client.info().await) {
+        warn_of_processes(&info);
+    }
     Ok(())
+}
+
+/// Whoever asked for no runtime wants containers, and finds out here rather than with the first
+/// image that is no path of an executable.
+fn warn_of_processes(info: &v1::InfoResponse) {
+    if let Some(warning) = without_engine(&info.runtime) {
+        eprintln!("WARNING: {warning}");
+    }
+}
+
+fn without_engine(runtime: &str) -> Option<&'static str> {
+    (runtime == RuntimeKind::Process.to_string()).then_some(
+        "no container engine answered here, and so this node's tasks are plain processes. For \
+         containers, run `swarmlet leave --force`, see what the engine lacks (`swarmlet doctor`), \
+         and begin again; --runtime process says that it is meant so.",
+    )
 }
 
 /// A mistyped --advertise-addr is told at once: it would be noticed on the other nodes only, as
@@ -145,6 +165,7 @@ pub(crate) async fn join(args: JoinArgs, socket: &Path) -> Result<()> {
         }
     }
     let (client, started) = start::ensure(socket, &args.daemon).await?;
+    let is_runtime_named = args.daemon.runtime.is_some();
     let request = v1::LocalJoinRequest {
         token,
         remotes: args.remotes,
@@ -156,6 +177,9 @@ pub(crate) async fn join(args: JoinArgs, socket: &Path) -> Result<()> {
     // It has joined, whatever the daemon is about to be.
     if let Ok(info) = client.info().await {
         warn_of_elsewhere(&info.address);
+        if !is_runtime_named {
+            warn_of_processes(&info);
+        }
     }
     print(&format!("This node joined a swarm as a {}.\n", answer.role))?;
     if answer.unheard {
@@ -296,6 +320,13 @@ pub(crate) async fn info(args: &InfoArgs, client: &Client) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processes_that_nobody_asked_for_are_told() {
+        assert!(without_engine(&RuntimeKind::Process.to_string()).is_some());
+        assert_eq!(without_engine(&RuntimeKind::Docker.to_string()), None);
+        assert_eq!(without_engine(""), None, "of a daemon without a node");
+    }
 
     #[test]
     fn an_address_of_another_machine_is_told_from_an_own_one() {

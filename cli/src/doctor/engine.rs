@@ -69,14 +69,29 @@ fn judge(need: Need, version: Result<&str, &str>) -> Finding {
         Err(reason) if need == Need::Must => Finding::problem(
             SUBJECT,
             reason,
-            "start it (systemctl restart docker), and see journalctl -u docker",
+            remedy(
+                reason,
+                "start it (systemctl restart docker), and see journalctl -u docker",
+            ),
         ),
         Err(reason) => Finding::warning(
             SUBJECT,
             format!("{reason}: tasks would be plain processes"),
-            "install and start Docker before `swarmlet init` or `swarmlet join`, if containers \
-             are wanted",
+            remedy(
+                reason,
+                "install and start Docker before `swarmlet init` or `swarmlet join`, if \
+                 containers are wanted",
+            ),
         ),
+    }
+}
+
+/// What to do about an engine that does not answer; one that lets somebody else in runs.
+fn remedy(reason: &str, otherwise: &'static str) -> &'static str {
+    // The client's errors keep the system's words, and not its code.
+    match reason.contains("Permission denied") {
+        true => "run it as root, or as a member of the engine's group (docker)",
+        false => otherwise,
     }
 }
 
@@ -113,5 +128,8 @@ mod tests {
         let found = judge(Need::May, Err("away"));
         assert_eq!(found.level, Level::Warning);
         assert_eq!(found.found, "away: tasks would be plain processes");
+        assert!(found.remedy.starts_with("install and start"), "{found:?}");
+        let denied = judge(Need::May, Err("unix:///s: Permission denied (os error 13)"));
+        assert!(denied.remedy.starts_with("run it as root"), "{denied:?}");
     }
 }
