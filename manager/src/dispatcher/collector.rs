@@ -66,6 +66,17 @@ struct Kept {
     observation: Option<Seen>,
 }
 
+impl Kept {
+    fn note(&mut self, news: &NodeNews) {
+        if news.table.is_some() {
+            self.table.clone_from(&news.table);
+        }
+        if news.observation.is_some() {
+            self.observation.clone_from(&news.observation);
+        }
+    }
+}
+
 impl Collector {
     /// Notes that a session has begun.
     pub(crate) fn opened(&self, node: &NodeId) {
@@ -76,12 +87,11 @@ impl Collector {
     pub(crate) fn report(&self, node: &NodeId, news: NodeNews) {
         {
             let mut inner = self.lock();
-            let kept = inner.kept.entry(node.clone()).or_default();
-            if let Some(table) = &news.table {
-                kept.table = Some(table.clone());
-            }
-            if let Some(observation) = &news.observation {
-                kept.observation = Some(observation.clone());
+            if news.leaving {
+                // Whatever came later would be a heartbeat.
+                inner.kept.remove(node);
+            } else {
+                inner.kept.entry(node.clone()).or_default().note(&news);
             }
             inner.waiting.entry(node.clone()).or_default().merge(news);
         }
@@ -320,6 +330,24 @@ mod tests {
         collector.put_back(undelivered);
         assert_eq!(collector.take(), Batch::from([(node(1), leaving())]));
         assert!(collector.take().is_empty());
+    }
+
+    #[test]
+    fn nothing_is_heard_of_a_node_after_its_farewell() {
+        let collector = Collector::default();
+        collector.opened(&node(1));
+        collector.report(&node(1), table(5));
+        let undelivered = collector.take();
+        let leaving = NodeNews {
+            leaving: true,
+            ..NodeNews::default()
+        };
+        collector.report(&node(1), leaving.clone());
+        assert_eq!(collector.take(), Batch::from([(node(1), leaving)]));
+        // Its session lasts until the leader has taken note of it, and another one may lead then.
+        collector.put_back(undelivered);
+        collector.send_again();
+        assert_eq!(collector.take(), Batch::new());
     }
 
     #[test]
