@@ -6,12 +6,14 @@
 
 mod chart;
 mod machine;
+mod rounds;
 mod summary;
 mod testbed;
 mod usage;
 
 pub use chart::{Bar, Chart, Panel};
 pub use machine::Machine;
+pub use rounds::in_rounds;
 pub use summary::{Summary, ratios, three_figures};
 pub use testbed::{Route, Testbed, forget_closed_connections};
 pub(crate) use usage::processor_ticks;

@@ -9,11 +9,14 @@ mod report;
 mod story;
 mod system;
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{fs, path::PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Parser;
-use swarmlet_integration_tests::{Hosts, Image, bench::Machine};
+use swarmlet_integration_tests::{
+    Hosts, Image,
+    bench::{Machine, in_rounds},
+};
 
 use system::System;
 
@@ -21,7 +24,7 @@ use system::System;
 #[command(about = "Compares swarmlet with Docker Swarm; needs root")]
 struct Options {
     /// Rounds.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Where cluster.md, cluster.svg and cluster.csv go.
     #[arg(long, default_value = "docs/bench")]
@@ -30,14 +33,12 @@ struct Options {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    ensure!(options.rounds > 0, "--rounds must be at least 1");
     let machine = Machine::look()?;
-    let begun = Instant::now();
     let hosts = Hosts::start(3, &Image::whoami()?)?;
     let version = hosts[0].docker(&["version", "--format", "{{.Server.Version}}"])?;
     let version = version.success()?.trim().to_owned();
     let mut results = report::Results::default();
-    for round in 0..options.rounds {
+    in_rounds(options.rounds, |round| {
         let mut systems = [System::Swarmlet, System::Swarm];
         systems.rotate_left(round as usize % 2);
         for system in systems {
@@ -47,13 +48,8 @@ fn main() -> Result<()> {
             hosts.reset()?;
             results.add(system, told?);
         }
-        eprintln!(
-            "round {} of {} done after {:.0} s",
-            round + 1,
-            options.rounds,
-            begun.elapsed().as_secs_f64()
-        );
-    }
+        Ok(())
+    })?;
     fs::create_dir_all(&options.out)
         .with_context(|| format!("cannot make {}", options.out.display()))?;
     let about = format!(

@@ -21,9 +21,9 @@ mod targets;
 
 use std::{fs, path::PathBuf, time::Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Parser;
-use swarmlet_integration_tests::bench::{Machine, Testbed};
+use swarmlet_integration_tests::bench::{Machine, Testbed, in_rounds};
 
 use cell::Cell;
 use contender::Contender;
@@ -36,7 +36,7 @@ const STEADY_ROUNDS: u32 = 3;
 #[command(about = "Compares swarmlet's balancer with others; needs root")]
 struct Options {
     /// Rounds; below nine nothing that is close can be told apart.
-    #[arg(long, default_value_t = 9)]
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Milliseconds of each measurement.
     #[arg(long, default_value_t = 700)]
@@ -51,7 +51,6 @@ struct Options {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    ensure!(options.rounds > 0, "--rounds must be at least 1");
     contender::check_programs()?;
     let machine = Machine::look()?;
     let begun = Instant::now();
@@ -66,17 +65,12 @@ fn main() -> Result<()> {
         .into_iter()
         .filter(|cell| cell.name().starts_with(&options.only))
         .collect();
-    for round in 0..options.rounds {
+    in_rounds(options.rounds, |round| {
         for cell in &cells {
             bench.round(*cell, round, &mut results)?;
         }
-        eprintln!(
-            "round {} of {} done after {:.0} s",
-            round + 1,
-            options.rounds,
-            begun.elapsed().as_secs_f64()
-        );
-    }
+        Ok(())
+    })?;
     for round in 0..options.rounds.min(STEADY_ROUNDS) {
         if "W4".starts_with(&options.only) || options.only.starts_with("W4") {
             idle::round(&mut bench, round, &mut results)?;

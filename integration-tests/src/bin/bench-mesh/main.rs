@@ -31,8 +31,8 @@ const WARM_UP_MS: &str = "200";
 #[command(about = "Compares ways into a container on another host; needs root")]
 struct Options {
     /// Rounds; below nine nothing that is close can be told apart.
-    #[arg(long, default_value_t = 9)]
-    rounds: usize,
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
     /// Milliseconds of each measurement.
     #[arg(long, default_value_t = 2_000)]
     window_ms: u64,
@@ -43,12 +43,10 @@ struct Options {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    ensure!(options.rounds > 0, "--rounds must be at least 1");
     let machine = Machine::look()?;
-    let begun = Instant::now();
     let mesh = Mesh::start()?;
     let mut results = Results::default();
-    for round in 0..options.rounds {
+    bench::in_rounds(options.rounds, |round| {
         let mut samples = BTreeMap::new();
         for way in Way::in_turn(round) {
             let sample = measure(&mesh, way, options.window_ms)
@@ -56,13 +54,8 @@ fn main() -> Result<()> {
             samples.insert(way, sample);
         }
         results.add(samples);
-        eprintln!(
-            "round {} of {} done after {:.0} s",
-            round + 1,
-            options.rounds,
-            begun.elapsed().as_secs_f64()
-        );
-    }
+        Ok(())
+    })?;
     fs::create_dir_all(&options.out)
         .with_context(|| format!("cannot make {}", options.out.display()))?;
     let about = format!(

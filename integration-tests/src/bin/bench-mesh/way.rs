@@ -26,9 +26,9 @@ impl Way {
     }
 
     /// All, in an order that moves on with the round: none always follows the same one.
-    pub(crate) fn in_turn(round: usize) -> [Self; 4] {
+    pub(crate) fn in_turn(round: u32) -> [Self; 4] {
         let mut ways = Self::ALL;
-        ways.rotate_left(round % Self::ALL.len());
+        ways.rotate_left(round as usize % Self::ALL.len());
         ways
     }
 }
