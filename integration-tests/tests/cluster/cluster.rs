@@ -155,11 +155,7 @@ impl Cluster {
 
     /// `node ls`, by host name.
     pub(crate) fn nodes(&self, asked: &Host) -> Result<BTreeMap<String, Value>> {
-        let nodes = json_lines(
-            &asked
-                .swarmlet(&["node", "ls", "--format", "json"])?
-                .success()?,
-        )?;
+        let nodes = json_lines(&read(asked, &["node", "ls", "--format", "json"])?)?;
         Ok(nodes
             .into_iter()
             .map(|node| (text(&node, "Hostname"), node))
@@ -169,7 +165,7 @@ impl Cluster {
     /// `service ps`, tasks of the past included.
     pub(crate) fn tasks(&self, asked: &Host, service: &str) -> Result<Vec<TaskLine>> {
         let words = ["service", "ps", "--no-trunc", "--format", "json", service];
-        let tasks = json_lines(&asked.swarmlet(&words)?.success()?)?;
+        let tasks = json_lines(&read(asked, &words)?)?;
         Ok(tasks
             .iter()
             .map(|task| TaskLine {
@@ -340,6 +336,17 @@ pub(crate) fn check_even(report: &LoadReport, names: &BTreeSet<String>, what: &s
             .zip(report.answers.values().max()),
         report.latency(0.99).unwrap_or_default().as_secs_f64() * 1e3,
     );
+}
+
+/// What a command that reads prints, as of now: what a manager without a leader knew last is an
+/// error.
+pub(crate) fn read(asked: &Host, words: &[&str]) -> Result<String> {
+    let output = asked.swarmlet(words)?;
+    ensure!(
+        !output.stderr.contains("may be stale"),
+        "not read as of now: {output:?}"
+    );
+    output.success()
 }
 
 /// A command was refused: its code, nothing but one line on stderr, and what that says.

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use swarmlet_integration_tests::{Host, Output, measured::at_most, wait_until};
 
-use crate::cluster::{Cluster, LATER, json_lines, text};
+use crate::cluster::{Cluster, LATER, json_lines, read, text};
 
 /// What became of the writes.
 #[derive(Debug)]
@@ -92,11 +92,12 @@ impl History {
         (count(&self.acknowledged), count(&self.unknown))
     }
 
-    /// Reads what is there, and fails where something acknowledged is not.
+    /// Reads what is there, once the host's manager has a leader, and fails where something
+    /// acknowledged is not.
     pub(crate) fn check(&self, host: &Host) -> Result<()> {
-        let listed = host.swarmlet(&["service", "ls", "--format", "json"])?;
-        ensure!(listed.stderr.is_empty(), "not read as of now: {listed:?}");
-        let there: Vec<_> = json_lines(&listed.success()?)?
+        let words = ["service", "ls", "--format", "json"];
+        let listed = wait_until(LATER, "a read as of now", || read(host, &words).map(Some))?;
+        let there: Vec<_> = json_lines(&listed)?
             .iter()
             .map(|service| text(service, "Name"))
             .collect();
