@@ -84,7 +84,7 @@ bench-core: ## Decisions over large clusters, and how their time grows.
 bench-lb: bench-binaries ## The balancer beside HAProxy, nginx and nft (as root; 20 minutes).
 	$(BENCH)/bench-lb $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
-bench-mesh: bench-binaries ## Short connections into a container on another host, beside HAProxy and nft (as root; 2 minutes).
+bench-mesh: bench-binaries ## Short connections into a container, beside HAProxy and nft (as root; 2 minutes).
 	$(BENCH)/bench-mesh $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
 bench-node: bench-binaries ## A node's balancer: 1,000 ports published, 20 upgrades under load (as root; 5 minutes).

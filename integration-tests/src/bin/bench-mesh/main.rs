@@ -1,5 +1,5 @@
-//! Short connections through the mesh into a container on another host, beside what else could
-//! be on the way there and beside no way at all: hosts with an engine each.
+//! Short connections through the mesh into a container, on another host and on the same one,
+//! beside what else could be on the way there and beside no way at all: hosts with an engine each.
 //!
 //! `bench-lb` measures the balancer by itself; this is where it works. See `method.md`.
 
@@ -45,11 +45,12 @@ fn main() -> Result<()> {
     let options = Options::parse();
     let machine = Machine::look()?;
     let mesh = Mesh::start()?;
-    let mut results = Results::default();
+    let processors = std::thread::available_parallelism()?.get() as f64;
+    let mut results = Results::new(processors);
     bench::in_rounds(options.rounds, |round| {
         let mut samples = BTreeMap::new();
         for way in Way::in_turn(round) {
-            let sample = measure(&mesh, way, options.window_ms)
+            let sample = measure(&mesh, way, options.window_ms, processors)
                 .with_context(|| format!("{}, round {}", way.name(), round + 1))?;
             samples.insert(way, sample);
         }
@@ -71,7 +72,7 @@ fn main() -> Result<()> {
 }
 
 /// One way, for one window.
-fn measure(mesh: &Mesh, way: Way, window_ms: u64) -> Result<Sample> {
+fn measure(mesh: &Mesh, way: Way, window_ms: u64, processors: f64) -> Result<Sample> {
     let mut client: Command = mesh.client().command(sibling_binary("bench-traffic")?);
     client
         .args(["short", "--client-closes"])
@@ -97,7 +98,6 @@ fn measure(mesh: &Mesh, way: Way, window_ms: u64) -> Result<Sample> {
     let failed = report["failed"].as_object();
     let failed = failed.with_context(|| format!("no failures in {report}"))?;
     let done = number("done")?;
-    let processors = std::thread::available_parallelism()?.get() as f64;
     Ok(Sample {
         per_second: number("per_second")?,
         processor_us: busy * processors * took.as_secs_f64() * 1e6 / done,

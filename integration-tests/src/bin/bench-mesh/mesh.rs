@@ -50,13 +50,14 @@ impl Mesh {
 
     /// Where a client connects to.
     pub(crate) fn target(&self, way: Way) -> SocketAddr {
-        let port = match way {
-            Way::Swarmlet => PUBLISHED,
-            Way::HaProxy => HAPROXY,
-            Way::Nft => NFT,
+        let (host, port) = match way {
+            Way::Swarmlet => (0, PUBLISHED),
+            Way::SameHost => (1, PUBLISHED),
+            Way::HaProxy => (0, HAPROXY),
+            Way::Nft => (0, NFT),
             Way::Direct => return self.endpoint,
         };
-        (self.hosts[0].address(), port).into()
+        (self.hosts[host].address(), port).into()
     }
 
     /// The engines' version.

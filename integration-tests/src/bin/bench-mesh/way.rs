@@ -5,6 +5,8 @@
 pub(crate) enum Way {
     /// The published port of another node: its balancer.
     Swarmlet,
+    /// The published port of the container's own node.
+    SameHost,
     /// `HAProxy` in the same place.
     HaProxy,
     /// The kernel's address translation in the same place, without any process.
@@ -14,11 +16,18 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 4] = [Self::Swarmlet, Self::HaProxy, Self::Nft, Self::Direct];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Swarmlet,
+        Self::SameHost,
+        Self::HaProxy,
+        Self::Nft,
+        Self::Direct,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Swarmlet => "swarmlet",
+            Self::SameHost => "swarmlet, same host",
             Self::HaProxy => "HAProxy",
             Self::Nft => "nft DNAT",
             Self::Direct => "direct",
@@ -26,7 +35,7 @@ impl Way {
     }
 
     /// All, in an order that moves on with the round: none always follows the same one.
-    pub(crate) fn in_turn(round: u32) -> [Self; 4] {
+    pub(crate) fn in_turn(round: u32) -> [Self; 5] {
         let mut ways = Self::ALL;
         ways.rotate_left(round as usize % Self::ALL.len());
         ways
