@@ -17,6 +17,7 @@ pub(super) fn add(state: &mut State, change: Change, node: &Node) -> Outcome {
     }
     let mut events = vec![Event::Node(node.id.clone())];
     if let Some(manager) = &node.manager {
+        may_manage(state, node)?;
         claim_raft_id(state, change, manager.raft_id)?;
         events.push(Event::Cluster);
     }
@@ -42,6 +43,9 @@ pub(super) fn update(
     let demoted = node.spec.role == Role::Manager && spec.role == Role::Worker;
     if demoted && !state.has_other_manager(id) {
         return Err(Rejection::LastManager);
+    }
+    if node.spec.role == Role::Worker && spec.role == Role::Manager {
+        may_manage(state, node)?;
     }
     edit(state, change, id, |node| node.spec = spec.clone())
 }
@@ -101,12 +105,14 @@ pub(super) fn set_manager(
     id: &NodeId,
     manager: Option<&ManagerInfo>,
 ) -> Outcome {
-    let current = find(state, id)?.manager.as_ref().map(|info| info.raft_id);
+    let node = find(state, id)?;
+    let current = node.manager.as_ref().map(|info| info.raft_id);
     let claimed = manager
         .map(|info| info.raft_id)
         .filter(|&raft_id| current != Some(raft_id));
     let mut events = Vec::new();
     if let Some(raft_id) = claimed {
+        may_manage(state, node)?;
         claim_raft_id(state, change, raft_id)?;
         events.push(Event::Cluster);
     }
@@ -114,6 +120,20 @@ pub(super) fn set_manager(
         node.manager = manager.cloned();
     })?);
     Ok(events)
+}
+
+/// Whether a node's program knows the schema that is in use: a manager that does not would have
+/// to stop at once.
+fn may_manage(state: &State, node: &Node) -> Result<(), Rejection> {
+    let in_use = state.cluster().map_or(0, |cluster| cluster.schema);
+    if node.description.schema < in_use {
+        return Err(Rejection::OldManager {
+            hostname: node.description.hostname.clone(),
+            known: node.description.schema,
+            in_use,
+        });
+    }
+    Ok(())
 }
 
 pub(super) fn remove(state: &mut State, change: Change, id: &NodeId) -> Outcome {

@@ -80,6 +80,19 @@ pub enum Rejection {
         /// Why not.
         reason: String,
     },
+    /// Its program is older than the schema in use.
+    #[error(
+        "{hostname} cannot be a manager: its swarmlet knows schema {known} of the swarm's state, \
+         and {in_use} is in use: update swarmlet there first"
+    )]
+    OldManager {
+        /// The node's host name.
+        hostname: String,
+        /// The newest schema that its program knows.
+        known: u32,
+        /// The one that it would have to know.
+        in_use: u32,
+    },
     /// The number belongs, or belonged, to another manager.
     #[error("manager number {0} has been given out already")]
     RaftIdTaken(u64),
@@ -189,6 +202,7 @@ impl Rejection {
             | Self::Updating(_)
             | Self::StaysHere(_)
             | Self::Schema { .. }
+            | Self::OldManager { .. }
             | Self::SlotTaken(..)
             | Self::NotPending(_)
             | Self::DoesNotFit { .. }

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::{
-    JoinSecret, ManagerInfo, NodeId, NodeState, PortMode, Resources, Role, ServiceMode, Task,
-    TaskId, TaskState,
+    JoinSecret, ManagerInfo, NodeDescription, NodeId, NodeSpec, NodeState, PortMode, Resources,
+    Role, ServiceMode, Task, TaskId, TaskState,
 };
 use crate::testing::{World, cluster, ingress, node, node_id, observed, service_id, spec};
 
@@ -404,6 +404,58 @@ fn the_schema_rises_once_every_manager_knows_it() {
             .refusal(Command::RaiseSchema { schema: 1 })
             .contains("schema 2 is in use")
     );
+}
+
+#[test]
+fn an_older_program_becomes_no_manager() {
+    let mut world = World::new(1);
+    let manager = |raft_id| ManagerInfo {
+        raft_id,
+        address: "10.0.0.1:2377".parse().unwrap(),
+    };
+    let described = |schema| NodeDescription {
+        schema,
+        ..node(1).description
+    };
+    world.ok(Command::RaiseSchema { schema: 2 });
+    let expected = format!(
+        "{} cannot be a manager: its swarmlet knows schema 1 of the swarm's state, and 2 is in \
+         use: update swarmlet there first",
+        node(2).description.hostname
+    );
+
+    let mut joining = node(2);
+    joining.manager = Some(manager(2));
+    let refused = world.refusal(Command::AddNode {
+        node: Box::new(joining.clone()),
+    });
+    assert_eq!(refused, expected);
+    // Workers decide on nothing.
+    joining.manager = None;
+    world.ok(Command::AddNode {
+        node: Box::new(joining),
+    });
+    let promoted = |world: &World| Command::UpdateNode {
+        id: node_id(2),
+        expected: world.state.node(&node_id(2)).unwrap().version,
+        spec: NodeSpec {
+            role: Role::Manager,
+            ..node(2).spec
+        },
+    };
+    assert_eq!(world.refusal(promoted(&world)), expected);
+    let placed = || Command::SetManager {
+        id: node_id(2),
+        manager: Some(manager(2)),
+    };
+    assert_eq!(world.refusal(placed()), expected);
+
+    world.ok(Command::DescribeNode {
+        id: node_id(2),
+        description: Box::new(described(2)),
+    });
+    world.ok(promoted(&world));
+    world.ok(placed());
 }
 
 #[test]

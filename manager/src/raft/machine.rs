@@ -9,7 +9,7 @@ use std::sync::Arc;
 use openraft::storage::RaftStateMachine;
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
 use swarmlet_core::apply;
-use swarmlet_core::model::Version;
+use swarmlet_core::model::{Cluster, Version};
 use swarmlet_core::state::State;
 use tokio::sync::watch;
 
@@ -201,12 +201,28 @@ pub(crate) fn apply_payload(
     let proposal = swarmlet_proto::decode_proposal(&payload.0)
         .map_err(|error| unreadable(&format!("log entry {index} cannot be applied: {error}")))?;
     let results = apply::apply(state, Version(index), &proposal);
+    check_schema(state).map_err(|error| unreadable(&format!("after log entry {index} {error}")))?;
     Ok(Outcome { results })
 }
 
+/// The state of a snapshot; one that cannot be read, or not wholly, stops this replica as well.
 pub(crate) fn decode(bytes: &[u8]) -> Result<State, String> {
-    swarmlet_proto::decode_snapshot(bytes)
-        .map_err(|error| unreadable(&format!("the snapshot cannot be read: {error}")))
+    let state = swarmlet_proto::decode_snapshot(bytes)
+        .map_err(|error| unreadable(&format!("the snapshot cannot be read: {error}")))?;
+    check_schema(&state).map_err(|error| unreadable(&format!("in the snapshot {error}")))?;
+    Ok(state)
+}
+
+/// What a newer schema adds, this program would drop in silence.
+fn check_schema(state: &State) -> Result<(), String> {
+    match state.cluster() {
+        Some(cluster) if cluster.schema > Cluster::SCHEMA => Err(format!(
+            "the state has schema {}, and this swarmlet knows {} at most",
+            cluster.schema,
+            Cluster::SCHEMA
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// What is sealed is what a swarmlet wrote, so that one who cannot read it is the older one.

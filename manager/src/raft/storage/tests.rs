@@ -1,14 +1,21 @@
 use std::collections::BTreeMap;
+use std::io::Cursor;
 use std::os::unix::fs::PermissionsExt;
 
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::testing::{StoreBuilder, Suite};
 use openraft::{CommittedLeaderId, EntryPayload, Membership, RaftLogReader, RaftSnapshotBuilder};
+use swarmlet_core::apply;
+use swarmlet_core::command::{Command, Proposal};
+use swarmlet_core::model::{Cluster, Timestamp, Version};
+use swarmlet_core::state::State;
 use tempfile::TempDir;
 
 use super::*;
 use crate::raft::tests::commands::{has, payload};
-use crate::raft::types::{Entry, LogId, Peer, StorageError, TypeConfig, Vote};
+use crate::raft::types::{
+    Entry, LogId, Payload, Peer, SnapshotMeta, StorageError, TypeConfig, Vote,
+};
 
 struct Files;
 
@@ -309,7 +316,7 @@ async fn replication_reads_a_bounded_amount() {
     let (mut log, _machine) = open(dir.path(), RAFT_ID, Expect::Anything).unwrap();
     let large = |index| Entry {
         log_id: log_id(index),
-        payload: EntryPayload::Normal(crate::raft::types::Payload(vec![7; 1 << 20].into())),
+        payload: EntryPayload::Normal(Payload(vec![7; 1 << 20].into())),
     };
     log.blocking_append((0..10).map(large)).await.unwrap();
     let mut reader = log.get_log_reader().await;
@@ -340,11 +347,48 @@ async fn an_entry_that_cannot_be_read_is_an_error_and_not_skipped() {
     machine.apply([entry(0), entry(1)]).await.unwrap();
     let garbage = Entry {
         log_id: log_id(2),
-        payload: EntryPayload::Normal(crate::raft::types::Payload(vec![0xff; 9].into())),
+        payload: EntryPayload::Normal(Payload(vec![0xff; 9].into())),
     };
     let error = machine.apply([garbage]).await.unwrap_err().to_string();
     assert!(error.contains("log entry 2 cannot be applied"), "{error}");
     assert!(error.contains("update this manager"), "{error}");
+    let (applied, _) = machine.applied_state().await.unwrap();
+    assert_eq!(applied, Some(log_id(1)));
+}
+
+#[tokio::test]
+async fn a_schema_that_this_program_does_not_know_stops_the_replica() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_log, mut machine) = open(dir.path(), RAFT_ID, Expect::Anything).unwrap();
+    machine.apply([entry(0), entry(1)]).await.unwrap();
+    let schema = Cluster::SCHEMA + 1;
+    let raise = Proposal {
+        at: Timestamp(2),
+        commands: vec![Command::RaiseSchema { schema }],
+    };
+    let mut newer = State::clone(&machine.watch().borrow());
+    apply::apply(&mut newer, Version(2), &raise);
+
+    let payload = Payload(swarmlet_proto::encode_proposal(&raise));
+    let entry = Entry {
+        log_id: log_id(2),
+        payload: EntryPayload::Normal(payload),
+    };
+    let applied = machine.apply([entry]).await.unwrap_err().to_string();
+    let meta = SnapshotMeta {
+        last_log_id: Some(log_id(2)),
+        ..Default::default()
+    };
+    let snapshot = Box::new(Cursor::new(swarmlet_proto::encode_snapshot(&newer)));
+    let installed = machine.install_snapshot(&meta, snapshot).await;
+    for error in [applied, installed.unwrap_err().to_string()] {
+        let expected = format!(
+            "schema {schema}, and this swarmlet knows {}",
+            Cluster::SCHEMA
+        );
+        assert!(error.contains(&expected), "{error}");
+        assert!(error.contains("update this manager"), "{error}");
+    }
     let (applied, _) = machine.applied_state().await.unwrap();
     assert_eq!(applied, Some(log_id(1)));
 }
