@@ -1,7 +1,7 @@
 //! Managers die while they write.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -18,7 +18,7 @@ use crate::{
     probe::{load, no_errors, nothing_restarted},
 };
 
-/// Writes that are begun at once.
+/// Writes that are under way at once.
 const WRITES: usize = 200;
 
 /// Writes that a killed follower misses at most.
@@ -39,28 +39,32 @@ fn all_managers_killed_during_200_writes_lose_no_acknowledged_one() {
         .map(|host| (host, host.supervisor().unwrap(), host.daemon().unwrap()))
         .collect();
     let history = History::new("w");
-    let done = AtomicUsize::new(0);
+    let (done, killed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let hosts: Vec<_> = cluster.hosts.iter().collect();
     thread::scope(|scope| {
         for number in 0..WRITES {
-            let (history, done, host) = (&history, &done, hosts[number % 3]);
+            let (history, done, killed) = (&history, &done, &killed);
+            let host = hosts[number % 3];
+            // One after the other, so that as many are under way whenever the managers die.
             scope.spawn(move || {
-                let written = history.write(host).unwrap();
-                if written.code == Some(0) {
+                while !killed.load(Ordering::Relaxed)
+                    && history.write(host).unwrap().code == Some(0)
+                {
                     done.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
-        wait_until(LATER, "enough acknowledged writes", || {
+        let enough = wait_until(LATER, "enough acknowledged writes", || {
             Ok((done.load(Ordering::Relaxed) >= UNTIL).then_some(()))
-        })
-        .unwrap();
+        });
         for (host, supervisor, _) in &supervisors {
             host.signal(*supervisor, Signal::KILL).unwrap();
         }
         for (host, _, daemon) in &supervisors {
             host.signal(*daemon, Signal::KILL).unwrap();
         }
+        killed.store(true, Ordering::Relaxed);
+        enough.unwrap();
     });
     let (acknowledged, unknown) = history.counts();
     noted(
